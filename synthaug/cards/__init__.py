@@ -1,0 +1,270 @@
+"""Model and dataset cards: what a run or a dataset says about itself when somebody else finds it.
+
+Front matter is built by huggingface_hub's card data classes. The bodies are jinja2 templates in which every
+value is escaped, because class names and dataset ids come from somebody else's data.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from huggingface_hub import DatasetCardData, ModelCardData
+from huggingface_hub.repocard_data import CardData
+from markupsafe import Markup
+
+from synthaug.cards.facts import AcceptanceFacts, DatasetFacts, ModelFacts, VerdictFacts
+from synthaug.cards.markdown import (
+    BENCHMARK_END,
+    BENCHMARK_START,
+    code,
+    environment,
+    escape_markdown,
+    format_number,
+)
+
+__all__ = [
+    "AcceptanceFacts",
+    "DatasetFacts",
+    "ModelFacts",
+    "VerdictFacts",
+    "add_repo_id",
+    "add_verdict",
+    "drop_local_paths",
+    "escape_markdown",
+    "read_front_matter",
+    "render_dataset_card",
+    "render_model_card",
+    "size_category",
+]
+
+PLACEHOLDER_ID = "user/name"
+"""Stands in the code examples of a card until a push knows the repository."""
+
+PATH_KEYS = frozenset(
+    (
+        "balance",
+        "data_dir",
+        "dataset",
+        "file",
+        "mix_with",
+        "output",
+        "path",
+        "real",
+        "run",
+        "source",
+        "synthetic",
+        "test",
+    )
+)
+"""Keys of a recipe whose text may be a path of the machine that ran it."""
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
+
+
+def render_model_card(facts: ModelFacts | Mapping[str, Any]) -> str:
+    """Return the README.md of a run folder.
+
+    Args:
+        facts: What the run knows about itself, see `ModelFacts`.
+
+    Returns:
+        Markdown with YAML front matter, ending with a newline.
+
+    Raises:
+        ValueError: If `facts` has a key that `ModelFacts` does not name.
+
+    Example:
+        >>> card = render_model_card({"family": "cgan", "class_counts": {"cat": 90, "dog": 10}})
+        >>> "library_name: synthaug" in card
+        True
+    """
+    given = _complete(facts, ModelFacts)
+    source = _hub_id(given["source"])
+    data = ModelCardData(
+        library_name="synthaug",
+        license=given["license"],
+        datasets=[source.split(":")[0]] if source else None,
+        tags=[
+            "synthaug",
+            "synthetic",
+            "class-conditional-image-generation",
+            *filter(None, [given["family"]]),
+        ],
+    )
+    return _render("model_card.md.j2", data, {**given, "training": _training_rows(given)})
+
+
+def render_dataset_card(facts: DatasetFacts | Mapping[str, Any]) -> str:
+    """Return the README.md of a dataset folder; by its front matter `load_dataset` finds the splits.
+
+    Args:
+        facts: What is known about the dataset, see `DatasetFacts`.
+
+    Returns:
+        Markdown with YAML front matter, ending with a newline.
+
+    Raises:
+        ValueError: If `facts` has a key that `DatasetFacts` does not name, or a split has no valid name.
+
+    Example:
+        >>> card = render_dataset_card({"splits": {"train": 100}, "real": {"a": 60}, "synthetic": {"a": 40}})
+        >>> "path: data/train-*.parquet" in card
+        True
+    """
+    given = _complete(facts, DatasetFacts)
+    splits, source = given["splits"] or {}, _hub_id(given["source"])
+    if bad := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
+        raise ValueError(f"splits has the names {bad}; allowed are words joined by dots, as in datasets")
+    data_files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
+    data = DatasetCardData(
+        license=given["license"],
+        annotations_creators=["machine-generated"],
+        size_categories=[size_category(sum(splits.values()))] if splits else None,
+        source_datasets=[f"extended|{source.split(':')[0]}" if source else "extended"],
+        task_categories=["image-classification"],
+        tags=["synthetic", "synthaug"],
+        configs=[{"config_name": "default", "data_files": data_files}] if data_files else None,
+    )
+    model = given["model"] if HUB_ID.fullmatch(given["model"] or "") else None
+    return _render("dataset_card.md.j2", data, {**given, "split": given["split"] or "train", "model": model})
+
+
+def size_category(rows: int) -> str:
+    """Return the Hub's name for a number of rows, e.g. "1K<n<10K"."""
+    names = ["n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B"]
+    return next((name for power, name in enumerate(names, start=3) if rows < 10**power), names[-1])
+
+
+def drop_local_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a recipe without the paths of this machine; Hub ids and embedded names stay.
+
+    Args:
+        recipe: Nested mappings as in recipe.yaml.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in recipe.items():
+        if isinstance(value, Mapping):
+            kept[key] = drop_local_paths(value)
+        elif not (
+            key in PATH_KEYS and isinstance(value, str | Path) and (key == "output" or _is_local(str(value)))
+        ):
+            kept[key] = value
+    return kept
+
+
+def add_verdict(card: str, verdict: VerdictFacts) -> str:
+    """Return a card whose benchmark section says `verdict`, in place of what stood there.
+
+    Args:
+        card: Text of a README.md; a card without the section gets it at the end.
+        verdict: What the benchmark found.
+    """
+    section = (
+        environment().get_template("verdict.md.j2").render(verdict=_complete(verdict, VerdictFacts)).strip()
+    )
+    before, start, rest = card.partition(BENCHMARK_START)
+    if not start:
+        return f"{card.rstrip()}\n\n## Benchmark\n\n{BENCHMARK_START}\n{section}\n{BENCHMARK_END}\n"
+    return f"{before}{start}\n{section}\n{BENCHMARK_END}{rest.partition(BENCHMARK_END)[2]}"
+
+
+def add_repo_id(card: str, repo_id: str) -> str:
+    """Return a card whose code examples name the repository it is pushed to."""
+    return card.replace(f'"{PLACEHOLDER_ID}"', f'"{repo_id}"')
+
+
+def read_front_matter(card: str) -> dict[str, Any]:
+    """Return the YAML front matter of a README.md; {} if there is none, or it is not a readable mapping."""
+    match = re.match(r"\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|$)", card, re.DOTALL)
+    try:
+        data = yaml.safe_load(match[1]) if match else None
+    except yaml.YAMLError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _complete(facts: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Return `facts` with None for every key of the TypedDict `kind` that is absent."""
+    unknown = sorted(set(facts) - set(kind.__annotations__))
+    if unknown:
+        raise ValueError(f"facts has unknown keys {unknown}; allowed are {sorted(kind.__annotations__)}")
+    return {**dict.fromkeys(kind.__annotations__), **facts}
+
+
+def _render(template: str, data: CardData, facts: Mapping[str, Any]) -> str:
+    """Join front matter and body."""
+    values = {**facts, "source": _source(facts["source"]), "grid": _picture(facts["grid"])}
+    values["recipe"] = _plain(drop_local_paths(facts["recipe"])) if facts["recipe"] else None
+    values["verdict"] = _complete(facts["verdict"], VerdictFacts) if facts["verdict"] else None
+    body = environment().get_template(template).render(values, placeholder=Markup(PLACEHOLDER_ID))
+    # CardData.to_yaml keeps None out; sorting would scramble the order in which a reader looks for things.
+    return f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{_tidy(body)}"
+
+
+def _training_rows(given: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (what, value) for the table of the training, without what is not known."""
+    known: list[tuple[str, Any, Callable[[Any], str]]] = [
+        ("images seen", given["images_seen"], format_number),
+        ("budget", given["budget"], str),
+        ("images in a batch", given["batch_size"], format_number),
+        ("seconds", given["seconds"], lambda seconds: f"{seconds:.0f}"),
+        ("device", given["device"], str),
+        ("seed", given["seed"], str),
+        *((f"{name} at the end", value, format_number) for name, value in (given["losses"] or {}).items()),
+        *(
+            (f"{name} (validation rows)", value, format_number)
+            for name, value in (given["scores"] or {}).items()
+        ),
+    ]
+    return [(name, show(value)) for name, value, show in known if value is not None]
+
+
+def _tidy(body: str) -> str:
+    """Leave at most one empty line anywhere, and one line break at the end."""
+    return re.sub(r"\n{3,}", "\n\n", body).strip() + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` as what YAML can hold safely: plain mappings, lists and scalars."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _hub_id(source: str | None) -> str | None:
+    """Return `source` if it is a Hub id and no path of this machine."""
+    return source if source and HUB_ID.fullmatch(source) and not _is_local(source) else None
+
+
+def _source(source: str | None) -> Markup | None:
+    """Return how the card names the source: a link, an embedded name, or nothing that tells a local path."""
+    if source is None:
+        return None
+    if repo := _hub_id(source):
+        name = repo.split(":")[0]
+        return Markup(f"[{escape_markdown(repo)}](https://huggingface.co/datasets/{name})")
+    return code(source) if source == "digits" else Markup("a local dataset")
+
+
+def _picture(path: str | None) -> Markup | None:
+    """Return a relative picture path that cannot leave the folder or the Markdown link, else None."""
+    safe = path is not None and re.fullmatch(r"(?!/)[\w./-]+\.(png|jpg|jpeg|webp)", path) and ".." not in path
+    return Markup(cast(str, path)) if safe else None
+
+
+def _is_local(text: str) -> bool:
+    """Return whether `text` is a path rather than an embedded name, a Hub id or a word."""
+    if text == "digits":
+        return False
+    try:
+        # A folder of the same name wins over a Hub id when a dataset is opened, so it does here.
+        exists = Path(text).exists()
+    except (OSError, ValueError):
+        exists = False
+    return exists or (re.search(r"[/\\~]", text) is not None and not HUB_ID.fullmatch(text))
