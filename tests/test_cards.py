@@ -35,7 +35,7 @@ DATASET = {
     "seed": 0,
     "temperature": 1.0,
     "source": "someone/xrays",
-    "grid": "samples.png",
+    "sample_grid": "samples.png",
     "notices": ["3 rows without a label pass through uncounted"],
     "recipe": {"dataset": {"path": "someone/xrays"}, "generator": {"family": "cgan"}, "output": "runs/xrays"},
     "synthaug_version": "0.1.0",
@@ -43,10 +43,11 @@ DATASET = {
 MODEL = {
     "title": "xrays",
     "family": "cgan",
-    "family_version": "1",
+    "version": "1",
     "constructor": {"class_names": ["healthy", "ill"], "width": 64, "image_size": 32, "channels": 1},
     "class_counts": {"healthy": 1000, "ill": 100},
-    "validation_counts": {"healthy": 100, "ill": 10},
+    "train_rows": 990,
+    "validation_rows": 110,
     "source": "someone/xrays",
     "split": "train",
     "image_size": 32,
@@ -59,7 +60,7 @@ MODEL = {
     "device": "cpu",
     "losses": {"generator": 1.23456},
     "scores": {"bits per dimension": 2.345678},
-    "grid": "samples/002000000.png",
+    "sample_grid": "samples/002000000.png",
     "latents": True,
     "notices": ["2 corrupt rows skipped"],
     "recipe": {"dataset": {"path": "/home/me/xrays"}},
@@ -109,7 +110,8 @@ def test_model_card_has_front_matter_use_and_numbers():
     assert data["library_name"] == "synthaug" and "synthaug" in data["tags"] and "cgan" in data["tags"]
     assert data["datasets"] == ["someone/xrays"] and "license" not in data
     assert 'synthaug.load_generator("user/name")' in card
-    assert rows(card, "healthy")[1:-1] == ["healthy", "1,000", "100"]
+    assert rows(card, "healthy")[1:-1] == ["healthy", "1,000"]
+    assert "fitted on 990 of these rows; 110 were held out" in card
     assert rows(card, "images seen")[2] == "2,000,000" and rows(card, "seconds")[2] == "600"
     assert rows(card, "generator at the end")[2] == "1.235"
     assert (
@@ -119,6 +121,20 @@ def test_model_card_has_front_matter_use_and_numbers():
     assert "| <code>width</code> | <code>64</code> |" in card and "<code>class_names</code>" not in card
     assert "samples/002000000.png" in card and "latents.safetensors" in card
     assert "/home/me" not in card
+
+
+def test_model_card_takes_from_recipe_constructor_and_summary_what_is_not_given():
+    recipe = "dataset: {path: me/xrays, split: all}\nfit: {budget: 7m, seed: 5, batch_size: 48}\n"
+    summary = {"images_seen": 4800, "steps": 100, "seconds": 3.2, "losses": {"loss": 0.5}}
+    card = render_model_card(
+        {"recipe": recipe, "summary": summary, "constructor": {"image_size": 16, "channels": 3}}
+    )
+    assert "16 x 16 pixels, RGB" in card and "datasets/me/xrays), split <code>all</code>" in card
+    shown = {
+        name: rows(card, name)[2] for name in ("budget", "seed", "images in a batch", "images seen", "steps")
+    }
+    assert list(shown.values()) == ["7m", "5", "48", "4,800", "100"]
+    assert rows(card, "loss at the end")[2] == "0.5"
 
 
 def test_python_examples_in_the_cards_compile():
@@ -161,7 +177,7 @@ def test_hostile_names_stay_text():
             "source": HOSTILE,
             "license": "other\n---\n# injected",
             "model": HOSTILE,
-            "grid": "x.png)<script>",
+            "sample_grid": "x.png)<script>",
             "notices": [HOSTILE],
             "recipe": {"generate": {"balance": {HOSTILE: 3}}, "note": "```\n</code><script>\n````"},
         }
@@ -181,8 +197,8 @@ def test_a_split_name_that_would_leave_the_path_is_refused():
 
 
 def test_a_picture_outside_of_the_folder_is_left_out():
-    assert "![" not in render_dataset_card({"grid": "../secret.png"})
-    assert "![" not in render_dataset_card({"grid": "/etc/secret.png"})
+    assert "![" not in render_dataset_card({"sample_grid": "../secret.png"})
+    assert "![" not in render_dataset_card({"sample_grid": "/etc/secret.png"})
 
 
 def test_escape_keeps_harmless_names_readable():

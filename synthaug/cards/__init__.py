@@ -82,7 +82,7 @@ def render_model_card(facts: ModelFacts | Mapping[str, Any]) -> str:
         >>> "library_name: synthaug" in card
         True
     """
-    given = _complete(facts, ModelFacts)
+    given = _fill_in(_complete(facts, ModelFacts))
     source = _hub_id(given["source"])
     data = ModelCardData(
         library_name="synthaug",
@@ -116,6 +116,7 @@ def render_dataset_card(facts: DatasetFacts | Mapping[str, Any]) -> str:
         True
     """
     given = _complete(facts, DatasetFacts)
+    given["recipe"] = _read_recipe(given["recipe"])
     splits, source = given["splits"] or {}, _hub_id(given["source"])
     if bad := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
         raise ValueError(f"splits has the names {bad}; allowed are words joined by dots, as in datasets")
@@ -197,7 +198,7 @@ def _complete(facts: Mapping[str, Any], kind: Any) -> dict[str, Any]:
 
 def _render(template: str, data: CardData, facts: Mapping[str, Any]) -> str:
     """Join front matter and body."""
-    values = {**facts, "source": _source(facts["source"]), "grid": _picture(facts["grid"])}
+    values = {**facts, "source": _source(facts["source"]), "sample_grid": _picture(facts["sample_grid"])}
     values["recipe"] = _plain(drop_local_paths(facts["recipe"])) if facts["recipe"] else None
     values["verdict"] = _complete(facts["verdict"], VerdictFacts) if facts["verdict"] else None
     body = environment().get_template(template).render(values, placeholder=Markup(PLACEHOLDER_ID))
@@ -205,10 +206,34 @@ def _render(template: str, data: CardData, facts: Mapping[str, Any]) -> str:
     return f"---\n{data.to_yaml(line_break=chr(10))}\n---\n\n{_tidy(body)}"
 
 
+def _read_recipe(recipe: Mapping[str, Any] | str | None) -> dict[str, Any]:
+    """Return a recipe given as a mapping or as YAML text; {} for none."""
+    return dict(yaml.safe_load(recipe) or {}) if isinstance(recipe, str) else dict(recipe or {})
+
+
+def _fill_in(given: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a model card with what follows from its recipe, constructor and summary."""
+    recipe = _read_recipe(given["recipe"])
+    data, fit = recipe.get("dataset") or {}, recipe.get("fit") or {}
+    images = f"{fit['images']} images" if fit.get("images") else None
+    constructor, summary = given["constructor"] or {}, given["summary"] or {}
+    defaults = {
+        "source": data.get("path"),
+        "split": data.get("split"),
+        "budget": fit.get("budget") or images,
+        "batch_size": fit.get("batch_size"),
+        "seed": fit.get("seed"),
+        **{key: constructor.get(key) for key in ("image_size", "channels")},
+        **{key: summary.get(key) for key in ("images_seen", "steps", "seconds", "losses")},
+    }
+    return given | {key: value for key, value in defaults.items() if given[key] is None} | {"recipe": recipe}
+
+
 def _training_rows(given: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return (what, value) for the table of the training, without what is not known."""
     known: list[tuple[str, Any, Callable[[Any], str]]] = [
         ("images seen", given["images_seen"], format_number),
+        ("steps", given["steps"], format_number),
         ("budget", given["budget"], str),
         ("images in a batch", given["batch_size"], format_number),
         ("seconds", given["seconds"], lambda seconds: f"{seconds:.0f}"),

@@ -42,43 +42,50 @@ class ModelFacts(TypedDict, total=False):
     Keys:
         title: Heading of the card, e.g. the name of the run folder.
         family: Name of the family, e.g. "cgan".
-        family_version: Version of the family, e.g. "1".
+        version: Version of the family, e.g. "1".
         constructor: Keyword arguments of the family's constructor.
         class_counts: Class name -> real rows the run was given, validation rows included, in label order.
-        validation_counts: Class name -> rows of those held out for validation.
-        source: The dataset as it was given (a Hub id is linked, a local path is never shown).
-        split: Split of the source that was fitted.
+        train_rows: Rows the generator was fitted on.
+        validation_rows: Rows held out.
+        source: The dataset as it was given (a Hub id is linked, a local path is never shown); default: the
+            recipe's ``dataset.path``.
+        split: Split of the source that was fitted; default: the recipe's.
         license: Licence of the source if it is known; never guessed.
-        image_size: Height and width of the images in pixels.
-        channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).
+        image_size: Height and width of the images in pixels; default: the constructor's.
+        channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA); default: the constructor's.
+        summary: What `training.train` returned; gives `images_seen`, `steps`, `seconds` and `losses`.
         images_seen: Training images seen at the end.
-        budget: The budget as given, e.g. "10m" or "2,000,000 images".
-        batch_size: Global batch in images.
-        seed: Seed of the run.
+        steps: Optimiser steps at the end.
+        budget: The budget, e.g. "10m"; default: the recipe's.
+        batch_size: Global batch in images; default: the recipe's.
+        seed: Seed of the run; default: the recipe's.
         seconds: Training time in seconds.
         device: Where it was trained, e.g. "cpu" or "cuda (1 process)".
         losses: Name -> value at the end of the training, as logged.
         scores: Name -> value on the validation rows, e.g. {"bits per dimension": 2.31}.
-        grid: Picture of samples, relative to the run folder, e.g. "samples/000100000.png".
+        sample_grid: Picture of samples, relative to the run folder, e.g. "samples/final.png".
         latents: True if latents.safetensors belongs to the run.
         notices: Sentences for the reader, e.g. corrupt rows that were skipped.
-        recipe: The resolved recipe; local paths are dropped before it is shown.
+        recipe: The resolved recipe, as a mapping or YAML text; local paths are dropped before it is shown.
         synthaug_version: Version of synthaug that made the run.
         verdict: What a benchmark of this run found, see `VerdictFacts`.
     """
 
     title: str | None
     family: str | None
-    family_version: str | None
+    version: str | None
     constructor: Mapping[str, Any] | None
     class_counts: Mapping[str, int] | None
-    validation_counts: Mapping[str, int] | None
+    train_rows: int | None
+    validation_rows: int | None
     source: str | None
     split: str | None
     license: str | None
     image_size: int | None
     channels: int | None
+    summary: Mapping[str, Any] | None
     images_seen: int | None
+    steps: int | None
     budget: str | None
     batch_size: int | None
     seed: int | None
@@ -86,10 +93,10 @@ class ModelFacts(TypedDict, total=False):
     device: str | None
     losses: Mapping[str, float] | None
     scores: Mapping[str, float] | None
-    grid: str | None
+    sample_grid: str | None
     latents: bool | None
     notices: list[str] | None
-    recipe: Mapping[str, Any] | None
+    recipe: Mapping[str, Any] | str | None
     synthaug_version: str | None
     verdict: VerdictFacts | None
 
@@ -116,10 +123,10 @@ class DatasetFacts(TypedDict, total=False):
         temperature: Scale of the noise.
         source: The dataset as it was given (a Hub id is linked, a local path is never shown).
         license: Licence of the source if it is known; never guessed.
-        grid: Picture of synthetic samples, relative to the dataset folder, e.g. "samples.png".
+        sample_grid: Picture of synthetic samples, relative to the dataset folder, e.g. "samples.png".
         pixel_hashes: True if a file of the folder holds pixel hashes of training rows (default: assumed).
         notices: Sentences for the reader, e.g. rows that were passed through uncounted.
-        recipe: The resolved recipe; local paths are dropped before it is shown.
+        recipe: The resolved recipe, as a mapping or YAML text; local paths are dropped before it is shown.
         synthaug_version: Version of synthaug that made the dataset.
         verdict: What a benchmark of this dataset found, see `VerdictFacts`.
     """
@@ -142,9 +149,9 @@ class DatasetFacts(TypedDict, total=False):
     temperature: float | None
     source: str | None
     license: str | None
-    grid: str | None
+    sample_grid: str | None
     pixel_hashes: bool | None
     notices: list[str] | None
-    recipe: Mapping[str, Any] | None
+    recipe: Mapping[str, Any] | str | None
     synthaug_version: str | None
     verdict: VerdictFacts | None
