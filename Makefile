@@ -1,0 +1,38 @@
+# `make quickstart` and `make test` do all the set-up in a fresh clone: Python 3.11 and make are enough.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# OpenMP threads beyond the cores only slow small networks down; the tests start several processes themselves.
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: quickstart test lint slow speed clean
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "synthaug needs Python 3.11 or newer"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+quickstart: $(VENV)/.installed
+	$(BIN)/synthaug quickstart
+
+test: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
+
+speed: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/speed -m speed
+
+clean:
+	rm -rf $(VENV) runs out

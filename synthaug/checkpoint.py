@@ -1,0 +1,281 @@
+"""The run folder: what a fit leaves behind, and the state from which it resumes.
+
+Files appear by atomic rename; a state folder is complete (every file listed with its sha256) or ignored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synthaug.classifier import Judge
+from synthaug.errors import FailedError, InputError, suggest
+from synthaug.generators import GENERATORS
+from synthaug.generators.base import ConditionalGenerator
+
+__all__ = [
+    "checkpoint_hash",
+    "find_family",
+    "is_run",
+    "load_generator",
+    "load_judge",
+    "load_state",
+    "read_source",
+    "save_generator",
+    "save_judge",
+    "save_state",
+    "write_text",
+]
+
+MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
+
+
+def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGenerator]:
+    """Return the generator class for a registered name, or the class itself.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
+    if isinstance(family, type) and issubclass(family, ConditionalGenerator):
+        return family
+    if family not in GENERATORS:
+        allowed = ", ".join(GENERATORS)
+        raise InputError(f"unknown generator {family!r}{suggest(str(family), GENERATORS)}; choose one of {allowed}")
+    return GENERATORS[family]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file by atomic rename."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    # safetensors refuses shared and non-contiguous tensors
+    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---------------------------------------------------------------------------------------------- finished run
+
+
+def is_run(folder: str | Path) -> bool:
+    """Tell whether `folder` holds a finished run (config.json is written last)."""
+    return (Path(folder) / "config.json").is_file() and (Path(folder) / "model.safetensors").is_file()
+
+
+def save_generator(folder: Path, generator: ConditionalGenerator, config: Mapping[str, Any]) -> None:
+    """Write model.safetensors and then config.json, whose presence says that the run is finished.
+
+    Args:
+        folder: The run folder.
+        generator: The generator with its averaged weights.
+        config: Keyword arguments of its constructor.
+    """
+    _write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
+    content = {"family": generator.family, "version": generator.version, **config}
+    write_text(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    generator.run_folder = folder
+
+
+def load_generator(
+    folder: str | Path, family: type[ConditionalGenerator] | None = None, *, device: str = "cpu"
+) -> ConditionalGenerator:
+    """Load the generator of a finished run, in eval mode.
+
+    Args:
+        folder: A run folder.
+        family: Class to use instead of the registered one named in config.json.
+        device: Where to put it.
+
+    Raises:
+        InputError: If the folder is no finished run, or its files do not fit each other.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the --output of a fit"
+        raise InputError(f"{str(folder)!r} is not a finished run (no config.json and model.safetensors); {hint}")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        name = config.pop("family")
+        config.pop("version", None)
+        cls = family or find_family(name)
+        if len(config["class_names"]) > MAX_CLASSES:
+            raise ValueError(f"{len(config['class_names'])} classes")
+        with torch.device("meta"):  # a hostile config must not allocate before its size is known
+            size = sum(p.numel() for p in cls(**config).parameters())
+        if size > MAX_PARAMETERS:
+            raise ValueError(f"{size} parameters are more than {MAX_PARAMETERS}")
+        generator = cls(**config)
+        generator.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+    generator.run_folder = folder
+    return generator.to(device).eval()
+
+
+def save_judge(folder: Path, judge: Judge) -> None:
+    """Write judge.safetensors; the constructor's arguments travel in its metadata."""
+    _write_tensors(folder / "judge.safetensors", judge.state_dict(), {"config": json.dumps(judge.config())})
+
+
+def load_judge(folder: str | Path) -> Judge:
+    """Load the run's judge, in eval mode.
+
+    Raises:
+        InputError: If the run has none.
+    """
+    from safetensors import safe_open
+
+    path = Path(folder) / "judge.safetensors"
+    if not path.is_file():
+        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
+    with safe_open(path, framework="pt") as file:
+        config = json.loads(file.metadata()["config"])
+    judge = Judge(**config)
+    judge.load_state_dict(load_file(path), strict=True)
+    return judge.eval()
+
+
+def read_source(folder: str | Path) -> dict[str, Any]:
+    """Return source.json: columns, features, class counts, codec and pixel hashes of the rows fitted on.
+
+    Raises:
+        InputError: If the folder has none.
+    """
+    path = Path(folder) / "source.json"
+    if not path.is_file():
+        raise InputError(f"{str(folder)!r} has no source.json; it is not a run made by synthaug fit")
+    return dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def checkpoint_hash(folder: str | Path) -> str:
+    """Return the sha256 of model.safetensors."""
+    return _hash_file(Path(folder) / "model.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------- resume state
+
+
+def save_state(
+    folder: Path,
+    *,
+    images_seen: int,
+    modules: Mapping[str, nn.Module],
+    optimizers: Sequence[torch.optim.Optimizer],
+    progress: Mapping[str, Any],
+    keep: int = 2,
+) -> None:
+    """Save everything a resume needs as one folder that is complete or invisible.
+
+    Args:
+        folder: The run folder; the state goes into state/images-<n>/.
+        images_seen: Images seen so far; names the state.
+        modules: Modules by file name.
+        optimizers: Optimisers in the order of the objectives.
+        progress: JSON-able counters.
+        keep: How many states stay.
+    """
+    states = folder / "state"
+    target = states / f"images-{images_seen:015d}"
+    temporary = states / f".{target.name}.{os.getpid()}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        for name, module in modules.items():
+            _write_tensors(temporary / f"{name}.safetensors", module.state_dict())
+        for index, optimizer in enumerate(optimizers):
+            _write_tensors(temporary / f"optimizer-{index}.safetensors", _flatten(optimizer))
+        write_text(temporary / "progress.json", json.dumps(dict(progress)))
+        files = {path.name: _hash_file(path) for path in sorted(temporary.iterdir())}
+        write_text(temporary / "manifest.json", json.dumps(files, indent=2))
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise FailedError(f"cannot save to {folder}: {error.strerror or error}; free space and run it again") from error
+    descriptor = os.open(states, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+    for old in sorted(states.glob("images-*"))[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def load_state(
+    folder: Path, *, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Restore the newest state that verifies.
+
+    Returns:
+        Its counters (None when there is no good state) and a line for each newer state passed over.
+    """
+    rejected: list[str] = []
+    for state in sorted((folder / "state").glob("images-*"), reverse=True):
+        reason = _verify(state)
+        if reason:
+            rejected.append(f"{state.name}: {reason}")
+            continue
+        for name, module in modules.items():
+            module.load_state_dict(load_file(state / f"{name}.safetensors"), strict=True)
+        for index, optimizer in enumerate(optimizers):
+            _unflatten(optimizer, load_file(state / f"optimizer-{index}.safetensors"))
+        return dict(json.loads((state / "progress.json").read_text(encoding="utf-8"))), rejected
+    return None, rejected
+
+
+def _verify(state: Path) -> str:
+    """Return what is wrong with a state folder, or an empty string."""
+    try:
+        files = json.loads((state / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "no readable manifest"
+    for name, digest in files.items():
+        path = state / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if _hash_file(path) != digest:
+            return f"{name} does not match its sha256"
+    return ""
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{index}.{key}": torch.as_tensor(value)
+        for index, values in state.items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

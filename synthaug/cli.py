@@ -1,0 +1,332 @@
+"""The command line: parse, call, print the path of what was made."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+app = typer.Typer(
+    name="synthaug",
+    help="Synthetic data augmentation for labelled images, with the evidence beside it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DatasetArgument = Annotated[
+    str, typer.Argument(metavar="DATASET", help="digits, a folder, a Parquet file or glob, or a Hub id")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder made by fit")]
+Output = Annotated[Path, typer.Option("--output", "-o", help="folder to make")]
+Split = Annotated[str | None, typer.Option(help="split to read (default: train)")]
+ImageColumn = Annotated[str | None, typer.Option(help="image column, when there are several")]
+LabelColumn = Annotated[str | None, typer.Option(help="label column, when there are several")]
+ImageSize = Annotated[int | None, typer.Option(help="size of the images emitted, 8 to 64")]
+LimitPerClass = Annotated[int | None, typer.Option(help="use at most N rows of each class, always the same ones")]
+OnBadImage = Annotated[str | None, typer.Option(help="error or skip")]
+RecipeOption = Annotated[Path | None, typer.Option(help="YAML file with any of the keys")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="any key of the recipe: section.key=value")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="remove what an earlier run of this command left")]
+Debug = Annotated[bool, typer.Option("--debug", hidden=True, help="show tracebacks")]
+NumProcesses = Annotated[int, typer.Option(min=1, help="processes on this machine")]
+Seed = Annotated[int | None, typer.Option(min=0, help="seed")]
+
+
+def _print_path(path: object) -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(path)
+
+
+def _collect(recipe: Path | None, flags: dict[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
+    """Return the recipe's values with the given flags and --set on top."""
+    from synthaug.recipe import apply_settings, read_recipe
+
+    values = apply_settings(read_recipe(recipe) if recipe else {}, [])
+    for path, value in flags.items():
+        if value is not None:
+            section, _, key = path.partition(".")
+            values[section] = {**(values.get(section) or {}), key: value}
+    return apply_settings(values, settings or [])
+
+
+@app.command()
+def quickstart(
+    output: Output = Path("runs/quickstart"),
+    generator: Annotated[str, typer.Option(help="cvae, cgan or glow")] = "cvae",
+    fresh: Fresh = False,
+) -> None:
+    """Go through the whole journey on embedded digits, made long-tailed; under five minutes on two cores."""
+    from synthaug.journey import run_quickstart
+
+    _print_path(run_quickstart(output, generator=generator, fresh=fresh))
+
+
+@app.command()
+def inspect(
+    dataset: DatasetArgument,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    image_size: ImageSize = None,
+    limit_per_class: LimitPerClass = None,
+) -> None:
+    """Show what is in a dataset: columns, classes, sizes, bad rows, duplicates, the plan, and what a fit costs."""
+    from synthaug.inspection import inspect_dataset
+
+    report = inspect_dataset(
+        dataset,
+        split=split or "train",
+        image_column=image_column,
+        label_column=label_column,
+        image_size=image_size,
+        limit_per_class=limit_per_class,
+    )
+    print(report.table())
+
+
+@app.command()
+def fit(
+    dataset: Annotated[str | None, typer.Argument(metavar="DATASET", help="digits, a folder, Parquet, or a Hub id")] = None,
+    generator: Annotated[str | None, typer.Option(help="cvae, cgan or glow")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="run folder to make")] = None,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    image_size: ImageSize = None,
+    limit_per_class: LimitPerClass = None,
+    on_bad_image: OnBadImage = None,
+    budget: Annotated[str | None, typer.Option(help="duration, such as 10m (the default)")] = None,
+    images: Annotated[str | None, typer.Option(help="number of images to see, such as 2M, instead of a budget")] = None,
+    seed: Seed = None,
+    num_processes: NumProcesses = 1,
+    recipe: RecipeOption = None,
+    settings: Settings = None,
+    fresh: Fresh = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe and the plan only")] = False,
+) -> None:
+    """Fit a class-conditional generator and leave a run folder; the same command again resumes."""
+    from synthaug.errors import InputError
+    from synthaug.launching import is_launched, launch
+    from synthaug.recipe import dump_recipe, parse_recipe
+
+    flags = {
+        "dataset.path": dataset, "dataset.split": split, "dataset.image_column": image_column,
+        "dataset.label_column": label_column, "dataset.limit_per_class": limit_per_class,
+        "dataset.on_bad_image": on_bad_image, "generator.family": generator, "generator.image_size": image_size,
+        "fit.budget": budget, "fit.images": images, "fit.seed": seed,
+    }  # fmt: skip
+    values = _collect(recipe, flags, settings)
+    if images is not None and budget is None:
+        values["fit"].pop("budget", None)
+    if budget is not None and images is None:
+        values["fit"].pop("images", None)
+    if not (values.get("dataset") or {}).get("path"):
+        raise InputError("no DATASET given; name one, such as digits, a folder or a Parquet file")
+    if not (values.get("generator") or {}).get("family"):
+        raise InputError("no generator given; add --generator cvae, cgan or glow")
+    resolved = parse_recipe(values, origin="fit")
+    folder = output or (Path(resolved.output) if resolved.output else None)
+    if folder is None and not dry_run:
+        raise InputError("no --output given; name the run folder to make")
+    from synthaug.checkpoint import find_family
+
+    find_family(resolved.generator.family)
+    if num_processes > 1 and not is_launched() and not dry_run:
+        raise typer.Exit(launch(sys.argv[1:], num_processes))
+
+    from synthaug.fitting import fit as fit_generator
+    from synthaug.fitting import plan_fit
+    from synthaug.sources import open_dataset
+
+    real = open_dataset(resolved.dataset.path, resolved.dataset.split)
+    if dry_run:
+        print(dump_recipe(resolved), end="")
+        print(plan_fit(real, resolved.generator.family, resolved).describe())
+        return
+    assert folder is not None
+    fit_generator(real, resolved.generator.family, output=folder, recipe=resolved, fresh=fresh)
+    _print_path(folder)
+
+
+@app.command()
+def generate(
+    run: RunArgument,
+    output: Output,
+    balance: Annotated[str | None, typer.Option(help="majority, median, N, auto, ..., or a JSON file of totals")] = None,
+    per_class: Annotated[int | None, typer.Option(help="exactly N new images in each class")] = None,
+    mix_with: Annotated[str | None, typer.Option(metavar="DATASET", help="real rows to put first")] = None,
+    split: Split = None,
+    max_synthetic_fraction: Annotated[float | None, typer.Option(help="cap per class, in [0, 1)")] = None,
+    seed: Seed = None,
+    temperature: Annotated[float | None, typer.Option(help="scale of the noise")] = None,
+    filter: Annotated[str | None, typer.Option(help="none or default")] = None,
+    max_draws: Annotated[int | None, typer.Option(help="most draws per class (default 20 x missing + 1,000)")] = None,
+    num_processes: NumProcesses = 1,
+    recipe: RecipeOption = None,
+    push_to: Annotated[str | None, typer.Option(metavar="USER/NAME", help="push the dataset folder")] = None,
+    public: Annotated[bool, typer.Option("--public", help="with --push-to: not private")] = False,
+    force: Annotated[bool, typer.Option("--force", help="with --push-to: write over a foreign repository")] = False,
+    fresh: Fresh = False,
+) -> None:
+    """Generate exactly the missing images of each class; with --mix-with, behind the real rows."""
+    from synthaug.journey import generate_dataset
+
+    flags = {
+        "generate.balance": balance, "generate.per_class": per_class, "generate.seed": seed,
+        "generate.max_synthetic_fraction": max_synthetic_fraction, "generate.temperature": temperature,
+        "generate.filter": filter, "generate.max_draws": max_draws,
+    }  # fmt: skip
+    values = _collect(recipe, flags, None).get("generate") or {}
+    generate_dataset(
+        run, output, values, mix_with=mix_with, split=split, num_processes=num_processes, fresh=fresh
+    )
+    if push_to:
+        from synthaug.hub import push as push_folder
+
+        print(push_folder(output, push_to, private=not public, force=force), file=sys.stderr)
+    _print_path(output)
+
+
+@app.command()
+def mix(
+    real: Annotated[str, typer.Argument(metavar="REAL", help="dataset with the real rows")],
+    synthetic: Annotated[str, typer.Argument(metavar="SYNTHETIC", help="dataset made by generate")],
+    output: Output,
+    split: Split = None,
+    fresh: Fresh = False,
+) -> None:
+    """Put real rows, in their order, before synthetic ones; never shuffles."""
+    from synthaug.journey import mix_datasets
+
+    _print_path(mix_datasets(real, synthetic, output, split=split or "train", fresh=fresh))
+
+
+@app.command()
+def strip(dataset: DatasetArgument, output: Output, split: Split = None, fresh: Fresh = False) -> None:
+    """Give back the real rows and the original columns."""
+    from synthaug.journey import strip_dataset
+
+    _print_path(strip_dataset(dataset, output, split=split or "train", fresh=fresh))
+
+
+@app.command()
+def benchmark(
+    real: Annotated[str, typer.Option(metavar="DATASET", help="the real training rows")],
+    synthetic: Annotated[str, typer.Option(metavar="DATASET_OR_RUN", help="synthetic rows, or a run to draw from")],
+    test: Annotated[str, typer.Option(metavar="DATASET", help="rows that nothing was fitted on")],
+    output: Output,
+    split: Split = None,
+    test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
+    limit_per_class: LimitPerClass = None,
+    arms: Annotated[str | None, typer.Option(help="comma-separated names; default all")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="paired seeds")] = 5,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps of every arm")] = None,
+    classifier: Annotated[str, typer.Option(help="small")] = "small",
+    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="remove test images from the arms")] = False,
+    require_gain: Annotated[bool, typer.Option("--require-gain", help="exit 3 unless the verdict is helps")] = False,
+    num_processes: Annotated[int | None, typer.Option(min=1, help="worker processes (default: all cores)")] = None,
+    fresh: Fresh = False,
+) -> None:
+    """Measure with a downstream classifier whether the synthetic rows help, over paired seeds."""
+    from synthaug.errors import GainError
+    from synthaug.journey import benchmark_datasets
+
+    report = benchmark_datasets(
+        real, synthetic, test, output, split=split or "train", test_split=test_split,
+        limit_per_class=limit_per_class, arms=arms.split(",") if arms else None, seeds=seeds, steps=steps,
+        classifier=classifier, drop_leaks=drop_leaks, num_processes=num_processes, fresh=fresh,
+    )  # fmt: skip
+    print(report.table, file=sys.stderr)
+    print(f"verdict: {report.verdict}")
+    _print_path(output)
+    if require_gain and report.verdict != "helps":
+        raise GainError(f"--require-gain is not met: the verdict is {report.verdict!r}; the report is in {output}")
+
+
+@app.command()
+def push(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run or dataset folder")],
+    repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="repository on the Hub")],
+    public: Annotated[bool, typer.Option("--public", help="not private")] = False,
+    force: Annotated[bool, typer.Option("--force", help="write over a repository that synthaug did not make")] = False,
+    include_latents: Annotated[bool, typer.Option("--include-latents", help="push latents of training images")] = False,
+) -> None:
+    """Push a run or a dataset folder with its card; private unless --public."""
+    from synthaug.hub import push as push_folder
+
+    print(push_folder(folder, repo, private=not public, force=force, include_latents=include_latents))
+
+
+@app.command()
+def run(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file")],
+    settings: Settings = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the resolved recipe and the plan only")] = False,
+    fresh: Fresh = False,
+) -> None:
+    """Go through a whole journey from one recipe."""
+    from synthaug.journey import describe_recipe, run_recipe
+    from synthaug.recipe import apply_settings, parse_recipe, read_recipe
+
+    resolved = parse_recipe(apply_settings(read_recipe(recipe), settings or []), origin=str(recipe))
+    if dry_run:
+        print(describe_recipe(resolved))
+        return
+    _print_path(run_recipe(resolved, fresh=fresh))
+
+
+@app.command()
+def env() -> None:
+    """Print versions and devices, for bug reports."""
+    from synthaug.journey import describe_environment
+
+    print(describe_environment())
+
+
+_CLICK_EXCEPTION: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit with its code: 0 done, 1 failed, 2 bad input, 3 no gain, 130/143 stopped."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    sys.exit(_run([word for word in given if word != "--debug"], debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    from synthaug.errors import FailedError, GainError, InputError, StoppedError
+
+    try:
+        code = app(args=arguments, prog_name="synthaug", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except _CLICK_EXCEPTION as error:
+        return _fail(f"{error.format_message()}; see synthaug --help", error.exit_code)
+    except (FailedError, GainError, InputError, StoppedError) as error:
+        if debug:
+            raise
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("stopped; run the same command again", 130)
+    except OSError as error:
+        if debug:
+            raise
+        return _fail(f"{error.strerror or error}: {error.filename or ''}; free space or mend the path", 1)
+    except Exception as error:
+        if debug:
+            raise
+        return _fail(f"{type(error).__name__}: {error}; add --debug for the traceback", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        print("error: " + " ".join(str(message).split()), file=sys.stderr)
+    return code

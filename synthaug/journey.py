@@ -1,0 +1,284 @@
+"""Whole journeys: what the commands do with several modules in a row."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from synthaug.balance import BalancePlan, make_plan, per_class_plan
+from synthaug.benchmarking import benchmark
+from synthaug.checkpoint import is_run, load_generator, read_source
+from synthaug.data import LabeledImages, load_images, make_long_tailed
+from synthaug.codec import Codec
+from synthaug.errors import InputError
+from synthaug.fitting import fit, plan_fit
+from synthaug.generation import generate
+from synthaug.inspection import inspect_dataset
+from synthaug.mixing import mix, strip
+from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe
+from synthaug.report import Report
+from synthaug.shards import write_dataset
+from synthaug.sources import open_dataset, open_splits, open_test
+
+__all__ = [
+    "benchmark_datasets",
+    "describe_environment",
+    "describe_recipe",
+    "generate_dataset",
+    "mix_datasets",
+    "run_quickstart",
+    "run_recipe",
+    "strip_dataset",
+]
+
+QUICKSTART_IMBALANCE = 20.0
+"""How many times as many rows the first class of the quickstart's digits has as the last."""
+
+
+def load_like_run(real: Dataset, source: Mapping[str, Any], *, limit_per_class: int | None = None) -> LabeledImages:
+    """Read a dataset with the columns and the codec of a run."""
+    return load_images(
+        real,
+        image_column=source["image_column"],
+        label_column=source["label_column"],
+        codec=Codec.from_dict(source["codec"]),
+        limit_per_class=limit_per_class,
+        on_bad_image="skip",
+    )
+
+
+def _resolve_plan(section: GenerateSection, counts: Mapping[str, int]) -> BalancePlan:
+    """Return the plan that the recipe's `generate` section asks for."""
+    if section.per_class is not None:
+        return per_class_plan(counts, section.per_class)
+    return make_plan(counts, _read_balance(section.balance), max_synthetic_fraction=section.max_synthetic_fraction)
+
+
+def _read_balance(balance: str | int | dict[str, int] | None) -> str | int | dict[str, int]:
+    if balance is None:
+        return "majority"
+    if not isinstance(balance, str):
+        return balance
+    if balance.lstrip("+-").isdigit():
+        return int(balance)
+    if balance.endswith(".json"):
+        path = Path(balance)
+        if not path.is_file():
+            raise InputError(f"balance {balance!r} is no file; write a JSON file of {{class name: total}}")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"balance {balance!r} is not valid JSON: {error}; mend it") from None
+        if not isinstance(values, dict):
+            raise InputError(f"balance {balance!r} holds no object; write {{class name: total}}")
+        return values
+    return balance
+
+
+def generate_dataset(
+    run: Path,
+    output: Path,
+    values: Mapping[str, Any],
+    *,
+    mix_with: str | None = None,
+    split: str | None = None,
+    num_processes: int = 1,
+    fresh: bool = False,
+) -> Dataset:
+    """Generate from a run folder into a dataset folder, counting the rows of `mix_with` or those of the fit.
+
+    Args:
+        run: A finished run.
+        output: The dataset folder to make.
+        values: The recipe's `generate` section.
+        mix_with: Dataset whose real rows come first and are counted.
+        split: Its split; the others pass through.
+        num_processes: Worker processes.
+        fresh: Remove what an earlier run left in `output`.
+    """
+    generator, source = load_generator(run), read_source(run)
+    section = _parse_generate(values)
+    real, others, counts = None, {}, dict(source["class_counts"])
+    if mix_with is not None:
+        splits = open_splits(mix_with)
+        real = open_dataset(mix_with, split or "train")
+        others = {name: data for name, data in splits.items() if name != (split or "train") and len(splits) > 1}
+        counts = {**dict.fromkeys(source["class_names"], 0), **load_like_run(real, source).class_counts}
+    return generate(
+        generator,
+        _resolve_plan(section, counts),
+        seed=section.seed,
+        temperature=section.temperature,
+        filter=section.filter,
+        max_draws=section.max_draws,
+        output=output,
+        mix_with=real,
+        other_splits=others,
+        num_processes=num_processes,
+        fresh=fresh,
+    )
+
+
+def _parse_generate(values: Mapping[str, Any]) -> GenerateSection:
+    whole = {"dataset": {"path": "-"}, "generator": {"family": "-"}, "generate": dict(values)}
+    return parse_recipe(whole, origin="generate").generate
+
+
+def mix_datasets(real: str, synthetic: str, output: Path, *, split: str = "train", fresh: bool = False) -> Path:
+    """Write real rows and then synthetic ones as a dataset folder."""
+    mixed = mix(open_dataset(real, split), open_dataset(synthetic, "train"))
+    return write_dataset(mixed, output, split=split, fresh=fresh)
+
+
+def strip_dataset(dataset: str, output: Path, *, split: str = "train", fresh: bool = False) -> Path:
+    """Write the real rows of a dataset, with their original columns, as a dataset folder."""
+    return write_dataset(strip(open_dataset(dataset, split)), output, split=split, fresh=fresh)
+
+
+def benchmark_datasets(
+    real: str | Dataset,
+    synthetic: str | Path,
+    test: str | Dataset,
+    output: Path,
+    *,
+    split: str = "train",
+    test_split: str | None = None,
+    limit_per_class: int | None = None,
+    arms: Sequence[str] | None = None,
+    seeds: int = 5,
+    steps: int | None = None,
+    classifier: str = "small",
+    drop_leaks: bool = False,
+    num_processes: int | None = None,
+    fresh: bool = False,
+) -> Report:
+    """Benchmark a synthetic dataset, or a run from which enough is generated first, into `output`.
+
+    From a run, each class gets the larger of what the majority plan misses and its real count.
+    """
+    real_rows = open_dataset(real, split) if isinstance(real, str) else real
+    test_rows = open_test(test, test_split) if isinstance(test, str) else test
+    options: dict[str, Any] = {}
+    if is_run(synthetic):
+        source = read_source(synthetic)
+        counts = load_like_run(real_rows, source, limit_per_class=limit_per_class).class_counts
+        missing = make_plan(counts, "majority").missing
+        plan = BalancePlan(real=dict(counts), missing={name: max(missing[name], n) for name, n in counts.items()})
+        generator = load_generator(synthetic)
+        rows = generate(generator, plan, output=output / "synthetic", num_processes=num_processes or 1, fresh=fresh)
+        options = {"source": source, "image_column": source["image_column"], "label_column": source["label_column"]}
+        options["image_size"] = source["codec"]["image_size"]
+    else:
+        rows, options["source"] = _open_synthetic(str(synthetic))
+    return benchmark(
+        real_rows, rows, test=test_rows, seeds=seeds, arms=arms, steps=steps, classifier=classifier,
+        limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
+        fresh=fresh, **options,
+    )  # fmt: skip
+
+
+def _open_synthetic(spec: str) -> tuple[Dataset, dict[str, Any] | None]:
+    """Open synthetic rows and, when generate left it there, what the run knew about its rows."""
+    record = Path(spec) / "synthaug.json"
+    source = None
+    if record.is_file():
+        content = json.loads(record.read_text(encoding="utf-8"))
+        source = {"hashes": content["hashes"]} if content.get("hashes") else None
+    return open_dataset(spec, "train"), source
+
+
+# ----------------------------------------------------------------------------------------------- whole journeys
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Return the resolved recipe and what the fit and the balance would be, without doing anything."""
+    plan = plan_fit(open_dataset(recipe.dataset.path, recipe.dataset.split), recipe.generator.family, recipe)
+    balance = _resolve_plan(recipe.generate, plan.images.class_counts)
+    return f"{dump_recipe(recipe)}\n{plan.describe()}\n\n{balance.table()}"
+
+
+def run_recipe(recipe: Recipe, *, fresh: bool = False) -> Path:
+    """Fit, generate, mix, benchmark and push as the recipe says; each step resumes or is skipped when done.
+
+    Returns:
+        The output folder, holding run/, dataset/ and report/.
+    """
+    if recipe.output is None:
+        raise InputError("the recipe has no `output`; add the folder to make")
+    output = Path(recipe.output)
+    real = open_dataset(recipe.dataset.path, recipe.dataset.split)
+    return _travel(recipe, real, recipe.dataset.path, output, fresh=fresh)
+
+
+def _travel(recipe: Recipe, real: Dataset, real_spec: str, output: Path, *, fresh: bool) -> Path:
+    run, dataset = output / "run", output / "dataset"
+    fit(real, recipe.generator.family, output=run, recipe=recipe, fresh=fresh)
+    section = recipe.generate.model_dump(exclude_none=True)
+    generate_dataset(run, dataset, section, mix_with=real_spec, split=recipe.dataset.split, fresh=fresh)
+    report = None
+    if recipe.benchmark is not None:
+        judged = recipe.benchmark
+        report = benchmark_datasets(
+            real, run, open_test(judged.test.path, judged.test.split), output / "report",
+            limit_per_class=recipe.dataset.limit_per_class, arms=judged.arms, seeds=judged.seeds,
+            steps=judged.steps, classifier=judged.classifier, fresh=fresh,
+        )  # fmt: skip
+        print(f"\n{report.table}\n\nverdict: {report.verdict}", file=sys.stderr)
+    if recipe.push.repo:
+        from synthaug.hub import push
+
+        push(dataset, recipe.push.repo, report=report, private=recipe.push.private)
+    return output
+
+
+def run_quickstart(output: Path, *, generator: str = "cvae", fresh: bool = False) -> Path:
+    """Make the embedded digits long-tailed and go the whole way: inspect, fit, generate, mix, benchmark, report.
+
+    Args:
+        output: Folder that will hold real/, run/, dataset/ and report/.
+        generator: The family.
+        fresh: Start anew.
+    """
+    real = output / "real"
+    if fresh or not (real / "README.md").is_file():
+        splits = open_splits("digits")
+        tailed = make_long_tailed(splits["train"], "label", QUICKSTART_IMBALANCE)
+        write_dataset(tailed, real, split="train", fresh=fresh, other_splits={"test": splits["test"]})
+    print(inspect_dataset(str(real)).table(), file=sys.stderr)
+    recipe = parse_recipe(
+        {
+            "dataset": {"path": str(real)},
+            "generator": {"family": generator},
+            "fit": {"budget": "60s"},
+            "benchmark": {"test": {"path": str(real), "split": "test"}},
+            "output": str(output),
+        }
+    )
+    made = run_recipe(recipe, fresh=fresh)
+    print(f"report: {made / 'report' / 'report.html'}")
+    return made
+
+
+def describe_environment() -> str:
+    """Return versions and devices as lines."""
+    import torch
+
+    import synthaug
+
+    lines = [f"synthaug {synthaug.__version__}", f"python {platform.python_version()} on {platform.platform()}"]
+    for name in ("torch", "torchvision", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy",
+                 "pyarrow", "pillow", "albumentations", "scikit-learn"):  # fmt: skip
+        try:
+            lines.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            lines.append(f"{name} not installed")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    lines.append(f"devices: {', '.join(gpus) if gpus else f'CPU, {torch.get_num_threads()} threads'}")
+    return "\n".join(lines)

@@ -1,0 +1,73 @@
+"""Start this very command on several processes of one machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+__all__ = ["is_launched", "launch"]
+
+
+def is_launched() -> bool:
+    """Tell whether a launcher (torchrun, accelerate launch, or `launch`) already started this process."""
+    return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+def launch(arguments: Sequence[str], num_processes: int) -> int:
+    """Run ``python -m synthaug ARGUMENTS`` as `num_processes` ranks and return the exit code.
+
+    When one rank fails, the others are stopped and its code is returned; SIGINT and SIGTERM are handed on.
+
+    Args:
+        arguments: The command line, without the program.
+        num_processes: Number of ranks.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    threads = max(1, (os.cpu_count() or 1) // num_processes)
+    ranks = []
+    for rank in range(num_processes):
+        environment = {
+            "OMP_NUM_THREADS": str(threads),
+            **os.environ,
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(num_processes),
+            "LOCAL_WORLD_SIZE": str(num_processes),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        command = [sys.executable, "-m", "synthaug", *arguments]
+        ranks.append(subprocess.Popen(command, env=environment, start_new_session=True))
+
+    def forward(number: int, frame: object) -> None:
+        for process in ranks:
+            if process.poll() is None:
+                process.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return _wait(ranks)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+    while any(process.poll() is None for process in ranks):
+        if any(process.poll() for process in ranks):
+            deadline = time.monotonic() + 10  # the others meet the same error, or hang in a collective
+            while time.monotonic() < deadline and any(process.poll() is None for process in ranks):
+                time.sleep(0.05)
+            for process in ranks:
+                if process.poll() is None:
+                    process.kill()
+        time.sleep(0.05)
+    codes = [process.returncode for process in ranks]
+    return next((code for code in codes if code > 0), next((128 - code for code in codes if code < 0), 0))

@@ -1,0 +1,276 @@
+"""The one training loop: any number of objectives, any number of processes, progress counted in images."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from synthaug.batches import RowOrder
+from synthaug.budget import Budget
+from synthaug.checkpoint import load_state, save_state
+from synthaug.codec import to_pixels, to_tensor
+from synthaug.ema import MovingAverage
+from synthaug.errors import FailedError, StoppedError
+from synthaug.generators.base import ConditionalGenerator, Objective
+from synthaug.noise import BatchRandom, draw_normal
+from synthaug.pictures import tile_images
+from synthaug.signals import StopSignals
+
+__all__ = ["Schedule", "sample_grid", "train"]
+
+_LOG_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The numbers of a training that belong to no family.
+
+    Args:
+        batch_size: Global batch in images.
+        ema_images: Half-life of the weight average in images.
+        class_power: Classes are drawn with weight count**class_power.
+        save_images: Save the state every so many images; None to go by time.
+        save_seconds: Save the state every so many seconds.
+        seed: Seed of data order and noise.
+    """
+
+    batch_size: int
+    ema_images: int
+    class_power: float
+    save_images: int | None
+    save_seconds: float
+    seed: int
+
+
+@dataclass
+class Progress:
+    """Counters of a training, saved with its state."""
+
+    images_seen: int = 0
+    step: int = 0
+
+
+def train(
+    generator: ConditionalGenerator,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    budget: Budget,
+    schedule: Schedule,
+    accelerator: Accelerator,
+    folder: Path,
+) -> tuple[ConditionalGenerator, dict[str, Any]]:
+    """Fit `generator` in place and return its weight average, with a summary of the training.
+
+    Args:
+        generator: The generator; it is moved to the accelerator's device.
+        pixels: (N, H, W, C) uint8 training rows.
+        labels: (N,) int64.
+        budget: How long.
+        schedule: Batch, average and saving.
+        accelerator: One process or many; every process calls this function with the same arguments.
+        folder: Run folder for state/, samples/ and log.jsonl; a state found there is resumed.
+
+    Returns:
+        The averaged generator and {"images_seen", "steps", "seconds", "losses"}.
+
+    Raises:
+        StoppedError: After a signal, with the state saved.
+        FailedError: If a loss is not finite.
+    """
+    # -- data: uint8 on the device; a batch is a range of positions in the row order
+    device, main = accelerator.device, accelerator.is_main_process
+    data, classes = torch.from_numpy(np.asarray(pixels)), torch.from_numpy(np.asarray(labels))
+    if device.type != "cpu":
+        data, classes = data.to(device), classes.to(device)
+    order = RowOrder(np.asarray(labels), seed=schedule.seed, power=schedule.class_power)
+    local = schedule.batch_size // accelerator.num_processes
+    offset = local * accelerator.process_index
+
+    def load_batch(start: int, count: int) -> tuple[Tensor, Tensor]:
+        rows = torch.from_numpy(order.positions(start, count)).to(device)
+        return to_tensor(data[rows]), classes[rows]
+
+    # -- players: data-dependent start on a global batch, one optimiser for each objective
+    generator.to(device).train()
+    generator.initialize(*load_batch(0, max(schedule.batch_size, min(256, len(labels)))))
+    average = MovingAverage(generator, half_life=schedule.ema_images)
+    objectives = list(generator.objectives())
+    optimizers = [_make_optimizer(objective) for objective in objectives]
+
+    # -- resume
+    now = Progress()
+    parts: Mapping[str, nn.Module] = {"model": generator, "average": average.module}
+    counters, rejected = load_state(folder, modules=parts, optimizers=optimizers)
+    if counters:
+        now = Progress(counters["images_seen"], counters["step"])
+        budget.resume(images=counters["budget_images"], spent=counters["seconds"])
+    for line in rejected if main else ():
+        print(f"passed over a state that does not verify: {line}", file=sys.stderr)
+    modules = [accelerator.prepare(objective.module) for objective in objectives]
+
+    def save() -> None:
+        if main:
+            counters = {**vars(now), "seconds": budget.elapsed, "budget_images": budget.images}
+            save_state(folder, images_seen=now.images_seen, modules=parts, optimizers=optimizers, progress=counters)
+            (folder / "samples").mkdir(exist_ok=True)
+            (folder / "samples" / f"images-{now.images_seen:012d}.png").write_bytes(sample_grid(average.module))
+
+    # -- the loop
+    bar = tqdm(
+        total=budget.images, initial=now.images_seen, unit="img", unit_scale=True, disable=not main,
+        mininterval=0.5, desc=f"fit {generator.family}", dynamic_ncols=True,
+    )  # fmt: skip
+    logs: dict[str, float] = {}
+    logged = saved = budget.elapsed
+    saved_images = now.images_seen
+    with StopSignals() as stop, bar:
+        while True:
+            progress, received = _agree(accelerator, budget.progress(now.images_seen), stop.received)
+            if progress >= 1.0:
+                break
+            if received:
+                save()
+                message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
+                raise StoppedError(message, received)
+
+            # ---- one step: every objective in turn, only its own module differentiable
+            torch.manual_seed(_step_seed(schedule.seed, now.step, accelerator.process_index))
+            images, targets = load_batch(now.step * schedule.batch_size + offset, local)
+            losses: dict[str, Tensor] = {}
+            for index, objective in enumerate(objectives):
+                for other in objectives:
+                    other.module.requires_grad_(other is objective)
+                rng = BatchRandom(
+                    schedule.seed, now.step, start=offset, count=local, progress=progress, stream=index,
+                    device=device, mean=_averager(accelerator),
+                )  # fmt: skip
+                with accelerator.autocast():
+                    terms = objective.loss(modules[index], images, targets, rng)
+                _descend(objective, optimizers[index], terms["loss"], progress, accelerator)
+                losses.update({f"{objective.name}.{name}": value.detach() for name, value in terms.items()})
+            now.step += 1
+            now.images_seen += schedule.batch_size
+            average.update(generator, images_seen=now.images_seen, batch_size=schedule.batch_size)
+            budget.note_step(now.images_seen)
+
+            # ---- once in a while: log, save
+            bar.total = budget.images
+            bar.update(schedule.batch_size)
+            if budget.elapsed - logged >= _LOG_SECONDS or budget.progress(now.images_seen) >= 1.0:
+                logged, logs = budget.elapsed, _read_losses(losses, now.images_seen, folder)
+                bar.set_postfix({k.split(".")[-1]: f"{v:.3g}" for k, v in logs.items()}, refresh=False)
+                if main:
+                    _log(folder, {"images": now.images_seen, "seconds": round(logged, 2), **logs})
+            if _is_due(schedule, now.images_seen - saved_images, budget.elapsed - saved):
+                _read_losses(losses, now.images_seen, folder)
+                save()
+                saved, saved_images = budget.elapsed, now.images_seen
+
+    for objective in objectives:
+        objective.module.requires_grad_(True)
+    summary = {"images_seen": now.images_seen, "steps": now.step, "seconds": budget.elapsed, "losses": logs}
+    return average.module, summary
+
+
+def _make_optimizer(objective: Objective) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
+        objective.module.parameters(),
+        lr=objective.learning_rate,
+        betas=objective.betas,
+        weight_decay=objective.weight_decay,
+        fused=True,
+    )
+
+
+def _descend(
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    progress: float,
+    accelerator: Accelerator,
+) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    accelerator.backward(loss)
+    if objective.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(objective.module.parameters(), objective.clip_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = objective.learning_rate * _decay(objective, progress)
+    optimizer.step()
+
+
+def _decay(objective: Objective, progress: float) -> float:
+    """Return the factor on the learning rate: linear warm-up, then a cosine to `final`."""
+    if progress < objective.warmup:
+        return max(1e-3, progress / objective.warmup)
+    share = (progress - objective.warmup) / max(1e-9, 1 - objective.warmup)
+    return objective.final + (1 - objective.final) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _step_seed(seed: int, step: int, process: int) -> int:
+    """Return the seed of torch's own generator in a step (dropout in a family of the user's)."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _averager(accelerator: Accelerator) -> Any:
+    if accelerator.num_processes == 1:
+        return None
+    return lambda value: accelerator.reduce(value, reduction="mean")
+
+
+def _agree(accelerator: Accelerator, progress: float, received: int) -> tuple[float, int]:
+    """Return the first process's progress and any process's signal, the same on all of them."""
+    if accelerator.num_processes == 1:
+        return progress, received
+    mine = progress if accelerator.is_main_process else 0.0
+    sums = accelerator.reduce(torch.tensor([mine, 0.0], dtype=torch.float64, device=accelerator.device))
+    signals = accelerator.gather(torch.tensor([received], device=accelerator.device))
+    return float(sums[0]), int(signals.max())
+
+
+def _is_due(schedule: Schedule, images: int, seconds: float) -> bool:
+    return images >= schedule.save_images if schedule.save_images else seconds >= schedule.save_seconds
+
+
+def _read_losses(losses: Mapping[str, Tensor], images_seen: int, folder: Path) -> dict[str, float]:
+    """Return the losses as numbers.
+
+    Raises:
+        FailedError: If one of them is not finite.
+    """
+    values = {name: float(value) for name, value in losses.items()}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise FailedError(
+            f"the fit diverged: {bad[0]} is {values[bad[0]]} at {images_seen:,} images; the last good state stays in "
+            f"{folder / 'state'}; fit again with --fresh and a lower --set generator.learning_rate"
+        )
+    return values
+
+
+def _log(folder: Path, entry: Mapping[str, Any]) -> None:
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def sample_grid(generator: ConditionalGenerator, *, per_class: int = 10, max_classes: int = 20) -> bytes:
+    """Return a PNG with one row of samples for each class, always from the same noise."""
+    rows = []
+    for label in range(min(generator.num_classes, max_classes)):
+        noise = torch.from_numpy(draw_normal(0, label, 0, per_class, generator.noise_shape))
+        targets = torch.full((per_class,), label)
+        images = generator.sample(targets, noise=noise, temperature=generator.default_temperature)
+        rows.append(to_pixels(images))
+    return tile_images(rows)

@@ -1,0 +1,177 @@
+"""The loop and the run folder, for every family."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as PILImage
+
+from synthaug.checkpoint import load_generator, load_judge, read_source
+from synthaug.errors import FailedError, InputError, StoppedError
+from synthaug.fitting import fit
+from synthaug.generators import GENERATORS
+
+families = pytest.mark.parametrize("family", list(GENERATORS))
+
+
+def toy_dataset(per_class=24, classes=3, size=8):
+    rng = np.random.default_rng(0)
+    images, labels = [], []
+    for i in range(per_class * classes):
+        pixels = rng.integers(0, 60, (size, size)).astype(np.uint8)
+        pixels[:, : (i % classes + 1) * size // (classes + 1)] += 180
+        images.append(PILImage.fromarray(pixels))
+        labels.append(i % classes)
+    features = Features({"image": Image(), "label": ClassLabel(names=[f"c{k}" for k in range(classes)])})
+    return Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+def weights(folder):
+    return {k: v.clone() for k, v in load_generator(folder).state_dict().items()}
+
+
+@families
+def test_a_run_folder_holds_what_the_contract_says(family, tmp_path):
+    generator = fit(toy_dataset(), family, output=tmp_path / "run", images=640)
+    folder = tmp_path / "run"
+    for name in ("config.json", "model.safetensors", "judge.safetensors", "source.json", "recipe.yaml", "README.md",
+                 "log.jsonl", "samples/final.png"):  # fmt: skip
+        assert (folder / name).is_file(), name
+    assert generator.class_names == ["c0", "c1", "c2"] and generator.run_folder == folder
+    source = read_source(folder)
+    assert source["class_counts"] == {"c0": 24, "c1": 24, "c2": 24}
+    held_out, fitted = source["hashes"]["validation"], source["hashes"]["train"]
+    assert len(held_out) >= 12 and not set(held_out) & set(fitted)
+    assert load_judge(folder).logits(generator.sample(torch.tensor([0, 1]))).shape == (2, 3)
+    json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+
+
+@families
+def test_resumed_equals_uninterrupted(family, tmp_path, monkeypatch):
+    data = toy_dataset()
+    fit(data, family, output=tmp_path / "whole", images=1280, batch_size=32, save_every=320)
+
+    import synthaug.training as training
+
+    class StopsLater:
+        """Answers like StopSignals, with a signal after some steps."""
+
+        calls = 0
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+        @property
+        def received(self):
+            StopsLater.calls += 1
+            return 15 if StopsLater.calls == 18 else 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "StopSignals", StopsLater)
+        with pytest.raises(StoppedError, match="the same command goes on") as caught:
+            fit(data, family, output=tmp_path / "cut", images=1280, batch_size=32, save_every=320)
+    assert caught.value.exit_code == 143
+    assert not (tmp_path / "cut" / "config.json").exists()
+    fit(data, family, output=tmp_path / "cut", images=1280, batch_size=32, save_every=320)
+    one, two = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    for name, tensor in one.items():
+        assert torch.equal(tensor, two[name]), name
+
+
+def test_same_call_again_and_other_arguments(tmp_path):
+    data, folder = toy_dataset(), tmp_path / "run"
+    fit(data, "cvae", output=folder, images=320)
+    before = (folder / "model.safetensors").stat().st_mtime_ns
+    fit(data, "cvae", output=folder, images=320)
+    assert (folder / "model.safetensors").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match=r"fit\.images.*--fresh"):
+        fit(data, "cvae", output=folder, images=640)
+    with pytest.raises(InputError, match=r"generator\.family"):
+        fit(data, "cgan", output=folder, images=320)
+    fit(data, "cvae", output=folder, images=640, fresh=True)
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not empty"):
+        fit(toy_dataset(), "cvae", output=tmp_path, images=320)
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        fit(toy_dataset(), "cvae", output=tmp_path, images=320, fresh=True)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"widht": 4}, r"unknown key generator\.widht \(did you mean 'width'\?\)"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"image_size": 4}, "image_size"),
+        ({"limit_per_class": 0}, "limit_per_class"),
+        ({"seed": -1}, "seed"),
+        ({"budget": "5m"}, "not both"),
+    ],
+)
+def test_bad_options_name_the_key(options, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        fit(toy_dataset(), "cvae", output=tmp_path / "run", images=320, **options)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_divergence_is_named_and_the_last_state_stays(tmp_path, monkeypatch):
+    original = GENERATORS["cvae"].loss
+
+    def diverge(self, module, images, labels, rng):
+        terms = original(self, module, images, labels, rng)
+        return {**terms, "loss": terms["loss"] * (float("nan") if rng.step >= 15 else 1.0)}
+
+    monkeypatch.setattr(GENERATORS["cvae"], "loss", diverge)
+    with pytest.raises(FailedError, match=r"diverged.*learning_rate"):
+        fit(toy_dataset(), "cvae", output=tmp_path / "run", images=3200, batch_size=32, save_every=320)
+    assert [p.name for p in (tmp_path / "run" / "state").glob("images-*")] == ["images-000000000000320"]
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def run_cli(*words, **environment):
+    command = [sys.executable, "-m", "synthaug", *map(str, words)]
+    return subprocess.Popen(
+        command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@families
+def test_two_processes_equal_one_up_to_summation_order(family, tmp_path):
+    words = ["fit", "digits", "--generator", family, "--images", "640", "--set", "fit.batch_size=64",
+             "--limit-per-class", "20"]  # fmt: skip
+    one = run_cli(*words, "--output", tmp_path / "one")
+    two = run_cli(*words, "--output", tmp_path / "two", "--num-processes", "2")
+    for process in (one, two):
+        out, err = process.communicate(timeout=240)
+        assert process.returncode == 0, err
+    a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for name in a:
+        torch.testing.assert_close(a[name].double(), b[name].double(), atol=2e-3, rtol=2e-2, msg=name)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_tells_how_to_go_on(number, code, tmp_path):
+    words = ["fit", "digits", "--generator", "cvae", "--images", "10M", "--output", tmp_path / "run"]
+    process = run_cli(*words)
+    log = tmp_path / "run" / "log.jsonl"
+    deadline = time.monotonic() + 120
+    while not log.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "the same command goes on" in err and "Traceback" not in err
+    assert list((tmp_path / "run" / "state").glob("images-*"))
