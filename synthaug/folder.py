@@ -1,0 +1,263 @@
+"""The output folder of a dataset: shards listed in a manifest, resumed after an interruption.
+
+While a folder is written everything lies in its hidden part ``.partial/``; a finished folder got its
+``data/`` by one rename and its ``manifest.json`` last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from synthaug.errors import FailedError, InputError, StoppedError
+from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, ShardWriter, hash_file, publish, write_file
+
+__all__ = ["RowStream", "ShardFolder", "is_finished"]
+
+_OWN_FILES = ("README.md", "synthaug.json", "samples.png", "manifest.json", "data")
+_PARTIAL = ".partial"
+
+
+class RowStream(Protocol):
+    """Rows in a fixed order that can be taken up again at any point it has passed."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in all."""
+
+    def read(self, count: int) -> Iterator[pa.Table]:
+        """Yield tables that hold the next `count` rows together, each at most some hundred rows."""
+
+    def state(self) -> dict[str, Any]:
+        """Return, JSON-friendly, where the stream stands after the rows yielded last."""
+
+    def seek(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state returned earlier."""
+
+
+def is_finished(folder: str | Path) -> bool:
+    """Tell whether a dataset folder was written to its end."""
+    return (Path(folder) / "manifest.json").is_file()
+
+
+class ShardFolder:
+    """A dataset folder being written, resumed or found finished; use it under `locked`.
+
+    Args:
+        folder: The output folder.
+        arguments: JSON-friendly values that decide the content; the same ones resume or find it finished.
+        fresh: Remove what an earlier command left.
+
+    Raises:
+        InputError: If the folder was made with other arguments or holds foreign files.
+    """
+
+    def __init__(self, folder: Path, arguments: Mapping[str, Any], *, fresh: bool = False) -> None:
+        self.folder = folder
+        given = json.loads(json.dumps(dict(arguments)))  # compare what JSON keeps: tuples become lists
+        self._refuse_foreign_files(fresh)
+        if fresh:
+            self._remove()
+        found = self._read_manifest()
+        if found is not None:
+            self._compare(found["arguments"], given)
+        self.manifest: dict[str, Any] = found or {
+            "format": 1,
+            "arguments": given,
+            "shards": [],
+            "pending": None,
+        }
+
+    @property
+    def finished(self) -> bool:
+        """True once `finish` has been called and as long as every shard is what the manifest says."""
+        return is_finished(self.folder) and all(self._verify(entry) for entry in self.manifest["shards"])
+
+    @property
+    def data(self) -> Path:
+        """Where the shards lie at present."""
+        final = self.folder / "data"
+        return final if final.is_dir() else self.folder / _PARTIAL / "data"
+
+    def paths(self, split: str) -> list[Path]:
+        """Return the shards of a split, in order."""
+        return [self.data / e["file"] for e in self.manifest["shards"] if e["split"] == split]
+
+    def last_state(self, split: str) -> dict[str, Any]:
+        """Return the state of a split's last stream at its end."""
+        return dict([e for e in self.manifest["shards"] if e["split"] == split][-1]["state"])
+
+    def write(
+        self,
+        splits: Mapping[str, Sequence[RowStream]],
+        schema: pa.Schema,
+        *,
+        rows_per_shard: int = ROWS_PER_SHARD,
+        stopped: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """Write every shard that is not there yet, or not as it should be.
+
+        Args:
+            splits: Split name -> the streams whose rows it holds, one after the other.
+            schema: Of every shard.
+            rows_per_shard: Rows after which a stream begins its next shard.
+            stopped: Number of a stop signal that came, else 0; looked at after every table.
+
+        Raises:
+            StoppedError: After a signal, with the rows so far kept.
+            FailedError: As raised by a stream, with the rows so far kept.
+        """
+        self.data.mkdir(parents=True, exist_ok=True)
+        known = {entry["file"]: entry for entry in self.manifest["shards"]}
+        for split, streams in splits.items():
+            sizes = [_cut(stream.num_rows, rows_per_shard) for stream in streams]
+            total, number = max(1, sum(map(len, sizes))), 0
+            if not any(sizes):
+                sizes[0] = [0]
+            for stream, parts in zip(streams, sizes, strict=True):
+                for rows in parts:
+                    name = f"{split}-{number:05d}-of-{total:05d}.parquet"
+                    number += 1
+                    if name in known and self._verify(known[name]):
+                        stream.seek(known[name]["state"])
+                        continue
+                    entry = {"file": name, "split": split, "rows": rows}
+                    self._write_shard(entry, stream, schema, stopped)
+
+    def finish(self) -> None:
+        """Make the folder a finished one; its other files must be there already."""
+        if not (self.folder / "data").is_dir():
+            (self.folder / _PARTIAL / "data").rename(self.folder / "data")
+        self.manifest["pending"] = None
+        write_file(self.folder / "manifest.json", _dump(self.manifest))
+        shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
+
+    def _write_shard(
+        self, entry: dict[str, Any], stream: RowStream, schema: pa.Schema, stopped: Callable[[], int]
+    ) -> None:
+        path = self.data / entry["file"]
+        temporary = path.with_name(f".{path.name}.tmp")
+        done = 0
+        with ShardWriter(temporary, schema) as writer:
+            done += self._restore_pending(entry, stream, writer)
+            try:
+                for table in stream.read(entry["rows"] - done):
+                    writer.write(table)
+                    done += len(table)
+                    if (signal_number := stopped()) and done < entry["rows"]:
+                        raise StoppedError("stopped", signal_number)
+            except (StoppedError, FailedError) as error:
+                writer.close()
+                self._keep_pending(entry, temporary, stream, done)
+                if isinstance(error, StoppedError):
+                    raise self._stopped(int(error.exit_code) - 128) from None
+                raise
+        self._record(entry, temporary, path, stream.state())
+        if signal_number := stopped():
+            raise self._stopped(signal_number)
+
+    def _stopped(self, signal_number: int) -> StoppedError:
+        return StoppedError(
+            f"stopped by signal {signal_number}; the rows so far are kept in {str(self.folder)!r}: "
+            "run the same command again to go on",
+            signal_number,
+        )
+
+    def _record(self, entry: dict[str, Any], temporary: Path, path: Path, state: Mapping[str, Any]) -> None:
+        entry |= {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary), "state": dict(state)}
+        publish(temporary, path)
+        others = [other for other in self.manifest["shards"] if other["file"] != entry["file"]]
+        self.manifest["shards"] = sorted([*others, entry], key=lambda e: e["file"])
+        self.manifest["pending"] = None
+        self._save()
+        self._pending.unlink(missing_ok=True)
+
+    @property
+    def _pending(self) -> Path:
+        return self.folder / _PARTIAL / "pending.parquet"
+
+    def _keep_pending(self, entry: dict[str, Any], temporary: Path, stream: RowStream, rows: int) -> None:
+        self._pending.parent.mkdir(exist_ok=True)
+        publish(temporary, self._pending)
+        self.manifest["pending"] = {
+            "shard": entry["file"],
+            "rows": rows,
+            "bytes": self._pending.stat().st_size,
+            "sha256": hash_file(self._pending),
+            "state": stream.state(),
+        }
+        self._save()
+
+    def _restore_pending(self, entry: Mapping[str, Any], stream: RowStream, writer: ShardWriter) -> int:
+        """Take up the rows that an interrupted command had for this shard; return how many."""
+        kept = self.manifest["pending"]
+        if kept is None or kept["shard"] != entry["file"] or not _matches(self._pending, kept):
+            return 0
+        for batch in pq.ParquetFile(self._pending).iter_batches(batch_size=UNIT_ROWS):
+            writer.write(pa.Table.from_batches([batch]))
+        stream.seek(kept["state"])
+        return int(kept["rows"])
+
+    def _verify(self, entry: Mapping[str, Any]) -> bool:
+        return _matches(self.data / entry["file"], entry)
+
+    def _save(self) -> None:
+        (self.folder / _PARTIAL).mkdir(exist_ok=True)
+        write_file(self.folder / _PARTIAL / "manifest.json", _dump(self.manifest))
+
+    def _read_manifest(self) -> dict[str, Any] | None:
+        for path in (self.folder / _PARTIAL / "manifest.json", self.folder / "manifest.json"):
+            if path.is_file():
+                with contextlib.suppress(ValueError):
+                    return dict(json.loads(path.read_text(encoding="utf-8")))
+                raise InputError(f"{str(path)!r} is not readable; add --fresh to write the folder anew")
+        return None
+
+    def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if differing:
+            raise InputError(
+                f"output {str(self.folder)!r} was made with other arguments ({', '.join(differing)}); "
+                "use them again or add --fresh"
+            )
+
+    def _refuse_foreign_files(self, fresh: bool) -> None:
+        if self.folder.is_file():
+            raise InputError(f"output {str(self.folder)!r} is a file; give a folder")
+        present = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+        visible = [name for name in present if not name.startswith(".")]
+        ours = _PARTIAL in present or "manifest.json" in present
+        foreign = sorted(name for name in visible if not ours or (fresh and name not in _OWN_FILES))
+        if foreign:
+            verb = "would be touched by --fresh" if fresh and ours else "is there already"
+            raise InputError(
+                f"output {str(self.folder)!r}: {foreign[0]!r} {verb} and was not made by this command; "
+                "give another folder"
+            )
+
+    def _remove(self) -> None:
+        for name in (*_OWN_FILES, _PARTIAL):
+            path = self.folder / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _cut(rows: int, size: int) -> list[int]:
+    return [min(size, rows - start) for start in range(0, rows, size)]
+
+
+def _matches(path: Path, entry: Mapping[str, Any]) -> bool:
+    return path.is_file() and path.stat().st_size == entry["bytes"] and hash_file(path) == entry["sha256"]
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
