@@ -1,0 +1,283 @@
+"""From image files to pixels and back: one reading of every image mode, one size, one hash."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from synthaug.errors import InputError
+
+__all__ = [
+    "FORMATS",
+    "MAX_SIZE",
+    "MIN_SIZE",
+    "Codec",
+    "canonical",
+    "check_image_size",
+    "decode_bytes",
+    "has_alpha",
+    "open_bytes",
+    "pixel_hash",
+    "strict_decoding",
+    "to_pixels",
+    "to_tensor",
+]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+"""File formats that are read; of animations and pages, the first."""
+
+MIN_SIZE, MAX_SIZE = 8, 1024
+"""Smallest and largest `image_size`, in pixels."""
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
+
+
+def check_image_size(image_size: object) -> None:
+    """Raise InputError unless `image_size` is an integer in [MIN_SIZE, MAX_SIZE]."""
+    whole = isinstance(image_size, int) and not isinstance(image_size, bool)
+    if not whole or not MIN_SIZE <= image_size <= MAX_SIZE:  # type: ignore[operator]
+        raise InputError(
+            f"image_size is {image_size!r}; give an integer from {MIN_SIZE} to {MAX_SIZE} pixels"
+        )
+
+
+@contextmanager
+def strict_decoding() -> Iterator[None]:
+    """Turn Pillow's decompression-bomb warning into an error and keep its other warnings off stderr."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def open_bytes(data: bytes | None, *, load: bool = True) -> Image.Image:
+    """Open an image file's bytes; call it inside `strict_decoding`, once for many images.
+
+    Args:
+        data: The bytes of the file.
+        load: Decode the pixels too; else only the header is read.
+
+    Raises:
+        ValueError: With a short reason, whatever is wrong with the bytes.
+    """
+    if not data:
+        raise ValueError("no image" if data is None else "empty bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        if load:
+            image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError("decompression bomb: far more pixels than an image of a data set has") from None
+    except UnidentifiedImageError:
+        raise ValueError("not a PNG, JPEG, WebP, BMP, GIF or TIFF image") from None
+    except Exception as error:  # hostile bytes make Pillow's readers raise nearly anything
+        raise ValueError(f"broken image file ({_first_line(error)})") from None
+    return image
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return (lines[0] if lines else type(error).__name__)[:120]
+
+
+def decode_bytes(data: bytes | None) -> Image.Image:
+    """Return the decoded image of a PNG, JPEG, WebP, BMP, GIF or TIFF file.
+
+    Raises:
+        ValueError: With a short reason: empty, of another format, broken, or a decompression bomb.
+    """
+    with strict_decoding():
+        return open_bytes(data)
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Return whether the file carries transparency, whatever its mode."""
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        return True
+    return image.mode == "P" and image.palette is not None and image.palette.mode.endswith("A")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # reading EXIF costs as much as decoding a small image, so only where there may be some
+    if image.format == "TIFF" or not _ORIENTED.isdisjoint(image.info):
+        return ImageOps.exif_transpose(image)
+    return image
+
+
+def _plain_mode(image: Image.Image) -> Image.Image:
+    mode = image.mode
+    if mode.startswith("I"):
+        return image if mode == "I" else image.convert("I")
+    if mode == "F":
+        return image
+    if has_alpha(image):
+        return image.convert("LA" if mode in ("1", "L", "LA", "La") else "RGBA")
+    if mode == "1":
+        return image.convert("L")
+    return image if mode in ("L", "RGB") else image.convert("RGB")
+
+
+def canonical(image: Image.Image) -> Image.Image:
+    """Return the image as it shows: upright, in the plainest mode that holds it (L, LA, RGB, RGBA, I or F).
+
+    Palettes and bitmaps become what they show, an opaque alpha channel is dropped and a colour image whose
+    channels are equal becomes grey. Integer images of more than 8 bits become I, floating-point ones F.
+    """
+    image = _plain_mode(_upright(image))
+    if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] == 255:
+        image = image.convert(image.mode[:-1])
+    step = len(image.mode)
+    if image.mode in ("RGB", "RGBA"):
+        data = image.tobytes()
+        red = data[0::step]
+        if red == data[1::step] and red == data[2::step]:
+            return (
+                image.convert("L")
+                if step == 3
+                else Image.merge("LA", (image.getchannel(0), image.getchannel(3)))
+            )
+    return image
+
+
+def pixel_hash(image: Image.Image) -> str:
+    """Return the sha256 (hex) of the decoded pixels and the size, the same for whatever way of storing them.
+
+    Args:
+        image: Any mode, at its original size; it is hashed as `canonical` shows it.
+
+    Example:
+        >>> from PIL import Image
+        >>> grey = Image.new("L", (4, 4), 7)
+        >>> pixel_hash(grey) == pixel_hash(grey.convert("RGBA"))
+        True
+    """
+    return hash_canonical(canonical(image))
+
+
+def hash_canonical(image: Image.Image) -> str:
+    """Return `pixel_hash` of an image that `canonical` returned."""
+    header = f"{image.mode} {image.width}x{image.height}\n".encode()
+    return hashlib.sha256(header + image.tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How images become pixels: the same for real, synthetic and test rows.
+
+    Args:
+        image_size: Side of the square that comes out, in pixels, MIN_SIZE to MAX_SIZE.
+        channels: 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha.
+        value_range: Values of images of more than 8 bits that become 0 and 255; None takes 0..65535 for
+            integer images and 0..1 (or 0..255, where it does not fit) for floating-point ones.
+
+    Raises:
+        InputError: An argument is out of range.
+    """
+
+    image_size: int
+    channels: int
+    value_range: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        check_image_size(self.image_size)
+        if self.channels not in _MODES:
+            raise InputError(f"channels is {self.channels!r}; give 1 (grey), 2, 3 (colour) or 4 (with alpha)")
+        if self.value_range is None:
+            return
+        low, high = self.value_range
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise InputError(
+                f"value_range is {self.value_range!r}; give two finite numbers, the smaller one first"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what comes out."""
+        return self.image_size, self.image_size, self.channels
+
+    def encode(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return the pixels of an image: upright, shorter side resized, centre crop.
+
+        Args:
+            image: Any mode, any size.
+
+        Returns:
+            (image_size, image_size, channels) uint8. Transparency is kept with 2 or 4 channels and laid
+            over white otherwise.
+
+        Raises:
+            ValueError: The image holds numbers that are not finite.
+        """
+        return self.encode_canonical(canonical(image))
+
+    def encode_canonical(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Return `encode` of an image that `canonical` returned."""
+        if image.mode in ("I", "F"):
+            image = self._to_8_bits(image)
+        mode = _MODES[self.channels]
+        if image.mode in ("LA", "RGBA") and self.channels in (1, 3):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        if image.mode != mode:
+            image = image.convert(mode)
+        return np.asarray(_square(image, self.image_size)).reshape(self.shape)
+
+    def _to_8_bits(self, image: Image.Image) -> Image.Image:
+        values = np.asarray(image, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("pixels that are not finite numbers")
+        low, high = self.value_range or (0.0, 65535.0)
+        if self.value_range is None and image.mode == "F":
+            high = 1.0 if values.max() <= 1.0 else 255.0
+        scaled = np.clip((values - low) / (high - low), 0.0, 1.0) * 255.0
+        return Image.fromarray(np.rint(scaled).astype(np.uint8))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-friendly description; `from_dict` reads it."""
+        value_range = None if self.value_range is None else list(self.value_range)
+        return {**asdict(self), "value_range": value_range}
+
+    @classmethod
+    def from_dict(cls, description: Mapping[str, Any]) -> Codec:
+        """Return the codec that `to_dict` described."""
+        value_range = description.get("value_range")
+        pair = None if value_range is None else (float(value_range[0]), float(value_range[1]))
+        return cls(description["image_size"], description["channels"], pair)
+
+
+def _square(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side and crop the centre in one step, so that a thin image never blows up."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) / 2, (height - side) / 2
+    if side == size:
+        if width == height:
+            return image
+        return image.crop((int(left), int(top), int(left) + size, int(top) + size))
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """Return pixels (N, H, W, C) uint8 as images (N, C, H, W) float32 in [-1, 1]: ``x / 127.5 - 1``."""
+    values = np.asarray(pixels).transpose(0, 3, 1, 2).astype(np.float32, order="C")
+    return torch.from_numpy(values).div_(127.5).sub_(1.0)
+
+
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Return images (N, C, H, W) float in [-1, 1] as pixels (N, H, W, C) uint8: ``round(127.5 (x + 1))``."""
+    values = ((images.detach().float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    return np.asarray(values.permute(0, 2, 3, 1).contiguous().cpu().numpy())

@@ -1,0 +1,273 @@
+"""Which column holds the images and which the labels, and what the label values are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from numpy.typing import NDArray
+
+from synthaug.codec import open_bytes, strict_decoding
+from synthaug.errors import InputError, suggest
+
+__all__ = [
+    "PROVENANCE",
+    "Columns",
+    "Labels",
+    "as_image_columns",
+    "check_provenance",
+    "find_columns",
+    "has_provenance",
+    "iterate_images",
+    "label_value",
+    "read_labels",
+    "real_rows",
+]
+
+PROVENANCE: dict[str, Value] = {
+    "generator": Value("string"),
+    "checkpoint": Value("string"),
+    "seed": Value("int64"),
+    "draw": Value("int64"),
+}
+"""Features of the `provenance` column, null on real rows."""
+
+_SNIFFED = 16
+_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of the image and the label column."""
+
+    image: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The label column, read.
+
+    Args:
+        index: (rows,) int64, index into `names`; -1 where there is no label.
+        names: Every class that the column can name, in label order, also those without rows.
+    """
+
+    index: NDArray[np.int64]
+    names: tuple[str, ...]
+
+
+def iterate_images(dataset: Dataset, column: str) -> Iterator[tuple[bytes | None, str | None]]:
+    """Yield (bytes, path) of each row of an image column, undecoded, in row order."""
+    batches = dataset.select_columns([column]).with_format("arrow").iter(batch_size=_BATCH)
+    for batch in batches:
+        for chunk in batch.column(0).chunks:
+            yield from _bytes_and_paths(chunk)
+
+
+def _bytes_and_paths(chunk: Any) -> Iterator[tuple[bytes | None, str | None]]:
+    if not pa.types.is_struct(chunk.type):
+        yield from ((data, None) for data in chunk.to_pylist())
+        return
+    # flatten(), unlike field(), carries the struct's own nulls and offset to its children
+    children = dict(zip((field.name for field in chunk.type), chunk.flatten(), strict=True))
+    nothing = [None] * len(chunk)
+    data = children["bytes"].to_pylist() if "bytes" in children else nothing
+    paths = children["path"].to_pylist() if "path" in children else nothing
+    yield from zip(data, paths, strict=True)
+
+
+def _holds_images(dataset: Dataset, name: str) -> bool:
+    feature = dataset.features[name]
+    if isinstance(feature, Image):
+        return True
+    if isinstance(feature, dict):
+        kinds = {key: getattr(value, "dtype", None) for key, value in feature.items()}
+        binary = kinds.get("bytes") in ("binary", "large_binary")
+        return binary and set(kinds) <= {"bytes", "path"}
+    if getattr(feature, "dtype", None) not in ("binary", "large_binary"):
+        return False
+    return _looks_like_images(dataset, name)
+
+
+def _looks_like_images(dataset: Dataset, name: str) -> bool:
+    first = dataset.select(range(min(len(dataset), _SNIFFED)))
+    with strict_decoding():
+        for data, _ in iterate_images(first, name):
+            try:
+                open_bytes(data, load=False)
+            except ValueError:
+                continue
+            return True
+    return False
+
+
+def as_image_columns(dataset: Dataset) -> Dataset:
+    """Return the dataset with plain ``struct<bytes, path>`` and binary image columns as `Image` features."""
+    for name, feature in dataset.features.items():
+        if not isinstance(feature, Image) and _holds_images(dataset, name):
+            dataset = dataset.cast_column(name, Image())
+    return dataset
+
+
+def _is_label(feature: Any) -> bool:
+    kind = getattr(feature, "dtype", "")
+    whole = isinstance(feature, Value) and (
+        kind.startswith(("int", "uint")) or kind in ("bool", "string", "large_string")
+    )
+    return isinstance(feature, ClassLabel) or whole
+
+
+def _pick(what: str, given: str | None, candidates: list[str], features: Features) -> str:
+    option = f"--{what}-column"
+    if given is not None:
+        if given not in features:
+            there = ", ".join(map(repr, features))
+            raise InputError(f"no column {given!r}; the columns are {there}{suggest(given, features)}")
+        if given not in candidates:
+            raise InputError(
+                f"column {given!r} ({_describe(features[given])}) holds no {what}s; "
+                f"{_options(what, candidates)}"
+            )
+        return given
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        listed = ", ".join(map(repr, candidates))
+        raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}; name one with {option}")
+    there = ", ".join(f"{name!r} ({_describe(feature)})" for name, feature in features.items())
+    wanted = (
+        "an Image or binary column" if what == "image" else "a ClassLabel, string, integer or boolean column"
+    )
+    raise InputError(f"no {what} column: {wanted} is needed, but there is only {there or 'nothing'}")
+
+
+def _describe(feature: Any) -> str:
+    kind = getattr(feature, "dtype", None)
+    return str(kind) if isinstance(feature, Value) and kind else type(feature).__name__
+
+
+def _options(what: str, candidates: list[str]) -> str:
+    return f"choose from {', '.join(map(repr, candidates))}" if candidates else f"there is no {what} column"
+
+
+def find_columns(
+    dataset: Dataset, image_column: str | None = None, label_column: str | None = None
+) -> Columns:
+    """Return the image and the label column, found by feature type or checked where given.
+
+    Image columns are `Image` features and, in plain Parquet files, ``struct<bytes, path>`` columns and binary
+    ones that hold image files. Label columns are `ClassLabel` features or, where there is none, columns of
+    strings, integers or booleans.
+
+    Raises:
+        InputError: A named column is not there or of the wrong type; none qualifies; several do.
+    """
+    check_provenance(dataset.features)
+    features = {
+        name: feature for name, feature in dataset.features.items() if name not in ("synthetic", "provenance")
+    }
+    images = [name for name in features if _holds_images(dataset, name)]
+    if image_column in features and _describe(features[image_column]).endswith("binary"):
+        images.append(image_column)  # named by the user: whatever is not an image there counts as corrupt
+    labels = [name for name, feature in features.items() if _is_label(feature)]
+    classes = [name for name in labels if isinstance(features[name], ClassLabel)]
+    image = _pick("image", image_column, images, features)
+    candidates = labels if label_column is not None else classes or labels
+    return Columns(image, _pick("label", label_column, candidates, features))
+
+
+def has_provenance(features: Features) -> bool:
+    """Return whether `features` hold synthaug's own `synthetic` and `provenance` columns."""
+    synthetic, provenance = features.get("synthetic"), features.get("provenance")
+    if getattr(synthetic, "dtype", None) != "bool" or not isinstance(provenance, dict):
+        return False
+    kinds = {
+        key: str(getattr(value, "dtype", "")).removeprefix("large_") for key, value in provenance.items()
+    }
+    return kinds == {key: value.dtype for key, value in PROVENANCE.items()}
+
+
+def check_provenance(features: Features) -> None:
+    """Raise InputError where a column is named `synthetic` or `provenance` but is not synthaug's own."""
+    foreign = [name for name in ("synthetic", "provenance") if name in features]
+    if foreign and not has_provenance(features):
+        listed = " and ".join(map(repr, foreign))
+        raise InputError(
+            f"the dataset has its own column {listed}, a name that synthaug writes; rename or drop it"
+        )
+
+
+def real_rows(dataset: Dataset) -> NDArray[np.bool_]:
+    """Return (rows,) bool: which rows are real, that is, not marked `synthetic`."""
+    if not has_provenance(dataset.features):
+        return np.ones(len(dataset), dtype=np.bool_)
+    synthetic = _read_column(dataset, "synthetic").fill_null(False)
+    return ~synthetic.to_numpy(zero_copy_only=False).astype(np.bool_)
+
+
+def _read_column(dataset: Dataset, name: str) -> Any:
+    table = dataset.select_columns([name]).with_format("arrow")[:]
+    column = table.column(0).combine_chunks()
+    return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
+
+
+def read_labels(dataset: Dataset, column: str) -> Labels:
+    """Return the labels of every row and the names they can take.
+
+    -1 (integers and class labels) and null mean unlabelled. Names of strings, integers and booleans are
+    those that occur, sorted by value, as `str` gives them.
+
+    Raises:
+        InputError: A class label lies outside the names of its column.
+    """
+    feature, values = dataset.features[column], _read_column(dataset, column)
+    if isinstance(feature, ClassLabel):
+        return _class_labels(feature, values, column)
+    if pa.types.is_integer(values.type):
+        values = (
+            pc.if_else(pc.equal(values, -1), None, values)
+            if pa.types.is_signed_integer(values.type)
+            else values
+        )
+    distinct = sorted(value for value in pc.unique(values).to_pylist() if value is not None)
+    index = pc.fill_null(pc.index_in(values, value_set=pa.array(distinct, type=values.type)), -1)
+    index = pc.if_else(pc.is_valid(values), index, -1)
+    return Labels(
+        index.to_numpy(zero_copy_only=False).astype(np.int64), tuple(str(value) for value in distinct)
+    )
+
+
+def _class_labels(feature: ClassLabel, values: Any, column: str) -> Labels:
+    index = pc.fill_null(values, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+    outside = np.flatnonzero((index < -1) | (index >= len(feature.names)))
+    if len(outside):
+        row = int(outside[0])
+        raise InputError(
+            f"row {row} has {column} {index[row]}, but the column names only {len(feature.names)} classes; "
+            "write the names of all classes, or -1 for an unlabelled row"
+        )
+    return Labels(index, tuple(feature.names))
+
+
+def label_value(features: Features, label_column: str, class_name: str) -> int | str | bool:
+    """Return the value that stands for a class in the label column.
+
+    Raises:
+        InputError: The column cannot hold that class.
+    """
+    feature = features[label_column]
+    if isinstance(feature, ClassLabel):
+        if class_name not in feature.names:
+            known = ", ".join(map(repr, feature.names))
+            raise InputError(f"no class {class_name!r} in {label_column!r}; the classes are {known}")
+        return feature.names.index(class_name)
+    kind = feature.dtype
+    if kind == "bool":
+        return class_name == "True"
+    return class_name if kind.endswith("string") else int(class_name)

@@ -1,0 +1,370 @@
+"""Labelled images, ready to learn from: reading, limiting, holding out validation rows, counting classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from numpy.typing import NDArray
+
+from synthaug.balance import BalancePlan, make_plan
+from synthaug.codec import Codec, check_image_size
+from synthaug.columns import (
+    PROVENANCE,
+    Columns,
+    Labels,
+    find_columns,
+    has_provenance,
+    label_value,
+    read_labels,
+    real_rows,
+)
+from synthaug.errors import InputError
+from synthaug.scan import CorruptRow, Scan, empty_pixels, scan_images
+
+__all__ = [
+    "PROVENANCE",
+    "Columns",
+    "CorruptRow",
+    "LabeledImages",
+    "count_classes",
+    "find_columns",
+    "has_provenance",
+    "label_value",
+    "limit_images",
+    "load_images",
+    "make_long_tailed",
+    "plan_balance",
+    "split_validation",
+]
+
+_COPIED = 4096
+
+
+@dataclass(frozen=True)
+class LabeledImages:
+    """Decoded images of the usable real rows of a dataset, with their labels.
+
+    Args:
+        pixels: (N, H, W, C) uint8, in RAM or memory-mapped.
+        labels: (N,) int64, index into `class_names`.
+        hashes: (N,) '<U64', pixel hashes at the original size.
+        rows: (N,) int64, row numbers in `dataset`, ascending.
+        class_names: The classes, in label order.
+        codec: How the pixels were made.
+        columns: Image and label column.
+        dataset: The dataset they came from, with all its rows and features.
+        corrupt: Rows left out because their image cannot be used.
+        unlabelled: How many rows have no label; they are left out too.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    hashes: NDArray[np.str_]
+    rows: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    codec: Codec
+    columns: Columns
+    dataset: Dataset
+    corrupt: tuple[CorruptRow, ...]
+    unlabelled: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Number of rows of each class, in label order."""
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        return dict(zip(self.class_names, counts.tolist(), strict=True))
+
+    def take(self, index: NDArray[np.int64]) -> LabeledImages:
+        """Return the images at the positions `index`, with the same class names."""
+        return replace(
+            self,
+            pixels=_gather(self.pixels, index),
+            labels=self.labels[index],
+            hashes=self.hashes[index],
+            rows=self.rows[index],
+        )
+
+
+def _gather(pixels: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint8]:
+    if len(index) == len(pixels) and np.array_equal(index, np.arange(len(pixels))):
+        return pixels
+    chosen = empty_pixels((len(index), *pixels.shape[1:]))
+    for start in range(0, len(index), _COPIED):  # in pieces: a memory-mapped source must not be read into RAM
+        chosen[start : start + _COPIED] = pixels[index[start : start + _COPIED]]
+    return chosen
+
+
+def load_images(
+    dataset: Dataset,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    image_size: int | None = None,
+    limit_per_class: int | None = None,
+    on_bad_image: str = "error",
+    codec: Codec | None = None,
+    class_names: tuple[str, ...] | list[str] | None = None,
+) -> LabeledImages:
+    """Return the usable real rows of a dataset as pixels and labels, after one scan over all real rows.
+
+    Args:
+        dataset: Any `datasets.Dataset` with an image and a label column; `select`, `shuffle` and `filter`
+            count. Rows whose `synthetic` is true are left out.
+        image_column: Found by feature type when None.
+        label_column: Found by feature type when None.
+        image_size: Side of the pixels, 8 to 1024; None takes the data's common size, at most 64.
+        limit_per_class: At most so many rows of each class, chosen by `limit_images`.
+        on_bad_image: "error" lists the corrupt rows and stops; "skip" leaves them out.
+        codec: Used as it is (test rows), instead of one that follows from the data.
+        class_names: Labels are mapped by name into these (test rows), instead of into the classes that occur.
+
+    Raises:
+        InputError: No or several candidate columns, corrupt rows, no labelled row, a single class, a class
+            outside `class_names`, or an argument out of range.
+    """
+    if image_size is not None:
+        check_image_size(image_size)
+    _check_limit(limit_per_class)
+    if on_bad_image not in ("error", "skip"):
+        raise InputError(f"on_bad_image is {on_bad_image!r}; give 'error' or 'skip'")
+    columns = find_columns(dataset, image_column, label_column)
+    labels, real = read_labels(dataset, columns.label), real_rows(dataset)
+    if not ((labels.index >= 0) & real).any():
+        raise InputError(_nothing_labelled(len(dataset), int(real.sum()), columns.label))
+    scan = scan_images(dataset, columns.image, np.flatnonzero(real), image_size=image_size, codec=codec)
+    _check_corrupt(scan, columns.image, on_bad_image)
+    images = _assemble(dataset, columns, labels, scan, class_names)
+    return images if limit_per_class is None else limit_images(images, limit_per_class)
+
+
+def _nothing_labelled(rows: int, real: int, column: str) -> str:
+    if rows == 0:
+        return "the dataset has no rows; give one with labelled images"
+    if real == 0:
+        return f"all {rows} rows are synthetic; give the real dataset"
+    return (
+        f"none of the {real} rows has a label in {column!r} (-1 and null mean unlabelled); "
+        "label some or name another column"
+    )
+
+
+def _check_corrupt(scan: Scan, column: str, on_bad_image: str) -> None:
+    if not scan.corrupt or (on_bad_image == "skip" and len(scan.rows)):
+        return
+    first = "; ".join(f"row {bad.row}: {bad.reason}" for bad in scan.corrupt[:5])
+    more = f"; and {len(scan.corrupt) - 5} more" if len(scan.corrupt) > 5 else ""
+    remedy = "repair them or set on_bad_image to 'skip'" if len(scan.rows) else "no usable image is left"
+    rows = len(scan.corrupt) + len(scan.rows)
+    raise InputError(
+        f"{len(scan.corrupt)} of {rows} images in {column!r} are corrupt ({first}{more}); {remedy}"
+    )
+
+
+def _assemble(
+    dataset: Dataset,
+    columns: Columns,
+    labels: Labels,
+    scan: Scan,
+    class_names: tuple[str, ...] | list[str] | None,
+) -> LabeledImages:
+    index = labels.index[scan.rows]
+    labelled = np.flatnonzero(index >= 0)
+    present = np.unique(index[labelled])
+    names = tuple(labels.names[number] for number in present) if class_names is None else tuple(class_names)
+    if class_names is None and len(names) < 2:
+        _refuse_classes(names, len(labelled))
+    position = np.full(len(labels.names) + 1, -1, dtype=np.int64)
+    for number in present:
+        if labels.names[number] not in names:
+            row = int(scan.rows[np.flatnonzero(index == number)[0]])
+            known = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+            raise InputError(
+                f"row {row} has the class {labels.names[number]!r}, which is not among {known}; "
+                "leave such rows out or use data with the same classes"
+            )
+        position[number] = names.index(labels.names[number])
+    images = LabeledImages(
+        scan.pixels, position[index], scan.hashes, scan.rows, names,
+        scan.codec, columns, dataset, scan.corrupt, len(index) - len(labelled),
+    )  # fmt: skip
+    return images.take(labelled)
+
+
+def _refuse_classes(names: tuple[str, ...], rows: int) -> None:
+    if not names:
+        raise InputError("no labelled row has a usable image; repair the images or label more rows")
+    raise InputError(
+        f"there is only one class, {names[0]!r} ({rows} rows); add rows of at least one other class"
+    )
+
+
+def _check_limit(limit: object) -> None:
+    if limit is None:
+        return
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise InputError(f"limit_per_class is {limit!r}; give an integer of at least 1, or none for all rows")
+
+
+def limit_images(images: LabeledImages, per_class: int) -> LabeledImages:
+    """Return at most `per_class` rows of each class: a fixed choice by pixel hash, whatever the row order.
+
+    The choice goes by a hash of the pixel hash, so that it says nothing about `split_validation`'s.
+
+    Raises:
+        InputError: `per_class` is not an integer of at least 1.
+    """
+    _check_limit(per_class)
+    key = np.array(
+        [hashlib.sha256(f"limit {value}".encode()).hexdigest() for value in images.hashes], dtype="<U64"
+    )
+    order = np.lexsort((images.rows, key, images.labels))
+    kept = order[_rank_in_class(images.labels[order]) < per_class]
+    return images.take(np.sort(kept))
+
+
+def _rank_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the position of each row among those of its class; `labels` are sorted."""
+    starts = np.searchsorted(labels, labels, side="left")
+    return np.arange(len(labels)) - starts
+
+
+def split_validation(
+    images: LabeledImages, validation: str | float | None = "auto"
+) -> tuple[LabeledImages, LabeledImages]:
+    """Return (train, validation): held out are the rows with the lowest pixel hash in each class.
+
+    Rows with equal pixels always land on the same side, also across classes, so a few more than asked for may
+    be held out. Equal images stay in training where holding them out would take most of a class.
+
+    Args:
+        images: What `load_images` returned.
+        validation: "auto" holds out 10 % of each class, 20 % of one under 100 rows and none of one under 5;
+            a float in (0, 1) is a fraction, an integer a number of rows per class, 0 or None none.
+
+    Raises:
+        InputError: `validation` is none of these, or a class has no more rows than it asks for.
+    """
+    counts = np.bincount(images.labels, minlength=len(images.class_names))
+    wanted = [_held_out(int(n), validation, name) for n, name in zip(counts, images.class_names, strict=True)]
+    _, group = np.unique(images.hashes, return_inverse=True)  # numbered in hash order
+    chosen = _choose_groups(images.labels, group, counts, wanted)
+    held = np.isin(group, list(chosen))
+    return images.take(np.flatnonzero(~held)), images.take(np.flatnonzero(held))
+
+
+def _choose_groups(
+    labels: NDArray[np.int64], group: NDArray[np.int64], counts: NDArray[np.int64], wanted: list[int]
+) -> set[int]:
+    members: dict[int, list[int]] = {}
+    for number, label in zip(group.tolist(), labels.tolist(), strict=True):
+        members.setdefault(number, []).append(label)
+    # of each class at least half of the rows, or what was asked to stay, remains to learn from
+    room = [max(0, min(int(n) - 1, max(k, int(n) // 2))) for n, k in zip(counts, wanted, strict=True)]
+    chosen: set[int] = set()
+    for label, number in enumerate(wanted):
+        covered = 0
+        for candidate in np.sort(group[labels == label]).tolist() if number else []:
+            if covered >= number:
+                break
+            if candidate not in chosen:
+                taken = np.bincount(members[candidate], minlength=len(room))
+                if (taken > room).any():
+                    continue
+                room = [left - out for left, out in zip(room, taken.tolist(), strict=True)]
+                chosen.add(candidate)
+            covered += 1
+    return chosen
+
+
+def _held_out(rows: int, validation: Any, name: str) -> int:
+    if validation is None or (validation == 0 and not isinstance(validation, bool)):
+        return 0
+    if validation == "auto":
+        return 0 if rows < 5 else max(1, rows // 10 if rows >= 100 else rows // 5)
+    if isinstance(validation, float) and 0 < validation < 1:
+        return min(rows - 1, max(1, int(rows * validation))) if rows else 0
+    if isinstance(validation, int) and not isinstance(validation, bool) and validation > 0:
+        if rows > validation or rows == 0:
+            return validation if rows else 0
+        raise InputError(
+            f"validation is {validation} rows per class, but class {name!r} has only {rows}; "
+            "give fewer, a fraction or 'auto'"
+        )
+    raise InputError(
+        f"validation is {validation!r}; give 'auto', a fraction between 0 and 1, a number of rows per class, "
+        "or 0 for none"
+    )
+
+
+def count_classes(dataset: Dataset, label_column: str | None = None) -> dict[str, int]:
+    """Return the number of real, labelled rows of each class that has any, in label order."""
+    column = label_column or find_columns(dataset).label
+    labels = read_labels(dataset, column)
+    index = labels.index[(labels.index >= 0) & real_rows(dataset)]
+    counts = np.bincount(index, minlength=len(labels.names))
+    return {name: number for name, number in zip(labels.names, counts.tolist(), strict=True) if number}
+
+
+def plan_balance(
+    real: Dataset | Mapping[str, int],
+    target: str | int | Mapping[str, int] = "majority",
+    *,
+    label_column: str | None = None,
+    max_synthetic_fraction: float | None = None,
+) -> BalancePlan:
+    """Return which class misses how many images.
+
+    Args:
+        real: The real rows, or their number by class name.
+        target: "majority" (= "auto"), "median", a number, imbalanced-learn's "not-majority", "minority",
+            "not-minority", "all", or the total of each class by name.
+        label_column: Found by feature type when None.
+        max_synthetic_fraction: Largest share of synthetic rows in any class, in [0, 1).
+
+    Example:
+        >>> plan_balance({"cat": 5, "dog": 2}).missing
+        {'cat': 0, 'dog': 3}
+    """
+    counts = dict(real) if isinstance(real, Mapping) else count_classes(real, label_column)
+    return make_plan(counts, target, max_synthetic_fraction=max_synthetic_fraction)
+
+
+def make_long_tailed(dataset: Dataset, label_column: str | None, imbalance_factor: float) -> Dataset:
+    """Return a subset whose class counts fall off exponentially, in the same row order.
+
+    Class i of K keeps ``n_max * imbalance_factor ** (-i / (K - 1))`` rows, or all where it has fewer; which
+    ones is fixed. Unlabelled rows are left out.
+
+    Args:
+        dataset: Any dataset with a label column.
+        label_column: Found by feature type when None.
+        imbalance_factor: Largest class over smallest, at least 1.
+
+    Raises:
+        InputError: `imbalance_factor` is below 1 or the dataset has no labelled row.
+
+    References:
+        Cui et al.: Class-balanced loss based on effective number of samples (2019), section 5.1.
+    """
+    if not imbalance_factor >= 1:
+        raise InputError(f"imbalance_factor is {imbalance_factor!r}; give a number of at least 1")
+    labels = read_labels(dataset, label_column or find_columns(dataset).label)
+    present = np.unique(labels.index[labels.index >= 0])
+    if not len(present):
+        raise InputError("the dataset has no labelled row; a long tail needs classes")
+    largest = int(np.bincount(labels.index[labels.index >= 0]).max())
+    kept: list[NDArray[np.int64]] = []
+    for position, label in enumerate(present.tolist()):
+        share = imbalance_factor ** (-position / max(1, len(present) - 1))
+        rows = np.flatnonzero(labels.index == label)
+        drawn = np.random.Philox(key=np.array([0, position], dtype=np.uint64)).random_raw(len(rows))
+        kept.append(rows[np.argsort(drawn, kind="stable")[: max(1, round(largest * share))]])
+    return dataset.select(np.sort(np.concatenate(kept)))
