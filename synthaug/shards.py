@@ -53,9 +53,8 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / _LOCK).unlink(
-            missing_ok=True
-        )  # still held: whoever opened the old file sees that it is gone
+        # still held while it is removed: whoever opened the old file sees that it is gone
+        (folder / _LOCK).unlink(missing_ok=True)
         os.close(descriptor)
         if not existed:
             with contextlib.suppress(OSError):
@@ -126,6 +125,8 @@ class ShardWriter:
 
     def write(self, table: pa.Table) -> None:
         """Add rows; whole units move on to the row group."""
+        if not len(table):
+            return
         self._waiting.append(table)
         if sum(map(len, self._waiting)) < UNIT_ROWS:
             return
