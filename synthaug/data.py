@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -25,6 +23,7 @@ from synthaug.columns import (
 )
 from synthaug.errors import InputError
 from synthaug.scan import CorruptRow, Scan, empty_pixels, scan_images
+from synthaug.subsets import check_limit, choose_limited, choose_long_tail, choose_validation
 
 __all__ = [
     "PROVENANCE",
@@ -132,7 +131,8 @@ def load_images(
     """
     if image_size is not None:
         check_image_size(image_size)
-    _check_limit(limit_per_class)
+    if limit_per_class is not None:
+        check_limit(limit_per_class)
     if on_bad_image not in ("error", "skip"):
         raise InputError(f"on_bad_image is {on_bad_image!r}; give 'error' or 'skip'")
     columns = find_columns(dataset, image_column, label_column)
@@ -206,34 +206,13 @@ def _refuse_classes(names: tuple[str, ...], rows: int) -> None:
     )
 
 
-def _check_limit(limit: object) -> None:
-    if limit is None:
-        return
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise InputError(f"limit_per_class is {limit!r}; give an integer of at least 1, or none for all rows")
-
-
 def limit_images(images: LabeledImages, per_class: int) -> LabeledImages:
     """Return at most `per_class` rows of each class: a fixed choice by pixel hash, whatever the row order.
-
-    The choice goes by a hash of the pixel hash, so that it says nothing about `split_validation`'s.
 
     Raises:
         InputError: `per_class` is not an integer of at least 1.
     """
-    _check_limit(per_class)
-    key = np.array(
-        [hashlib.sha256(f"limit {value}".encode()).hexdigest() for value in images.hashes], dtype="<U64"
-    )
-    order = np.lexsort((images.rows, key, images.labels))
-    kept = order[_rank_in_class(images.labels[order]) < per_class]
-    return images.take(np.sort(kept))
-
-
-def _rank_in_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the position of each row among those of its class; `labels` are sorted."""
-    starts = np.searchsorted(labels, labels, side="left")
-    return np.arange(len(labels)) - starts
+    return images.take(choose_limited(images.labels, images.hashes, per_class))
 
 
 def split_validation(
@@ -252,56 +231,8 @@ def split_validation(
     Raises:
         InputError: `validation` is none of these, or a class has no more rows than it asks for.
     """
-    counts = np.bincount(images.labels, minlength=len(images.class_names))
-    wanted = [_held_out(int(n), validation, name) for n, name in zip(counts, images.class_names, strict=True)]
-    _, group = np.unique(images.hashes, return_inverse=True)  # numbered in hash order
-    chosen = _choose_groups(images.labels, group, counts, wanted)
-    held = np.isin(group, list(chosen))
+    held = choose_validation(images.labels, images.hashes, images.class_names, validation)
     return images.take(np.flatnonzero(~held)), images.take(np.flatnonzero(held))
-
-
-def _choose_groups(
-    labels: NDArray[np.int64], group: NDArray[np.int64], counts: NDArray[np.int64], wanted: list[int]
-) -> set[int]:
-    members: dict[int, list[int]] = {}
-    for number, label in zip(group.tolist(), labels.tolist(), strict=True):
-        members.setdefault(number, []).append(label)
-    # of each class at least half of the rows, or what was asked to stay, remains to learn from
-    room = [max(0, min(int(n) - 1, max(k, int(n) // 2))) for n, k in zip(counts, wanted, strict=True)]
-    chosen: set[int] = set()
-    for label, number in enumerate(wanted):
-        covered = 0
-        for candidate in np.sort(group[labels == label]).tolist() if number else []:
-            if covered >= number:
-                break
-            if candidate not in chosen:
-                taken = np.bincount(members[candidate], minlength=len(room))
-                if (taken > room).any():
-                    continue
-                room = [left - out for left, out in zip(room, taken.tolist(), strict=True)]
-                chosen.add(candidate)
-            covered += 1
-    return chosen
-
-
-def _held_out(rows: int, validation: Any, name: str) -> int:
-    if validation is None or (validation == 0 and not isinstance(validation, bool)):
-        return 0
-    if validation == "auto":
-        return 0 if rows < 5 else max(1, rows // 10 if rows >= 100 else rows // 5)
-    if isinstance(validation, float) and 0 < validation < 1:
-        return min(rows - 1, max(1, int(rows * validation))) if rows else 0
-    if isinstance(validation, int) and not isinstance(validation, bool) and validation > 0:
-        if rows > validation or rows == 0:
-            return validation if rows else 0
-        raise InputError(
-            f"validation is {validation} rows per class, but class {name!r} has only {rows}; "
-            "give fewer, a fraction or 'auto'"
-        )
-    raise InputError(
-        f"validation is {validation!r}; give 'auto', a fraction between 0 and 1, a number of rows per class, "
-        "or 0 for none"
-    )
 
 
 def count_classes(dataset: Dataset, label_column: str | None = None) -> dict[str, int]:
@@ -354,17 +285,5 @@ def make_long_tailed(dataset: Dataset, label_column: str | None, imbalance_facto
     References:
         Cui et al.: Class-balanced loss based on effective number of samples (2019), section 5.1.
     """
-    if not imbalance_factor >= 1:
-        raise InputError(f"imbalance_factor is {imbalance_factor!r}; give a number of at least 1")
     labels = read_labels(dataset, label_column or find_columns(dataset).label)
-    present = np.unique(labels.index[labels.index >= 0])
-    if not len(present):
-        raise InputError("the dataset has no labelled row; a long tail needs classes")
-    largest = int(np.bincount(labels.index[labels.index >= 0]).max())
-    kept: list[NDArray[np.int64]] = []
-    for position, label in enumerate(present.tolist()):
-        share = imbalance_factor ** (-position / max(1, len(present) - 1))
-        rows = np.flatnonzero(labels.index == label)
-        drawn = np.random.Philox(key=np.array([0, position], dtype=np.uint64)).random_raw(len(rows))
-        kept.append(rows[np.argsort(drawn, kind="stable")[: max(1, round(largest * share))]])
-    return dataset.select(np.sort(np.concatenate(kept)))
+    return dataset.select(choose_long_tail(labels.index, imbalance_factor))

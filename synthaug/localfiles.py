@@ -237,7 +237,8 @@ def _open_image_folders(root: Path, files: list[Path]) -> dict[str, Dataset]:
         beside = ", ".join(repr(top) for top in tops if top not in split_tops)
         listed = ", ".join(map(repr, sorted(split_tops)))
         raise InputError(
-            f"{listed} in {str(root)!r} look like splits, but {beside} beside them does not; move or rename it"
+            f"{listed} in {str(root)!r} look like splits, but {beside} beside them does not; "
+            "move or rename it"
         )
     depth = 1 if split_tops else 0
     rows: dict[str, list[tuple[str, str]]] = {}
@@ -249,7 +250,8 @@ def _open_image_folders(root: Path, files: list[Path]) -> dict[str, Dataset]:
     if len(names) < 2:
         found = f"only one folder of images, {names[0]!r}" if names else "images, but no folder per class"
         raise InputError(
-            f"{str(root)!r} holds {found}; put the images of each class into a folder of its own, two or more"
+            f"{str(root)!r} holds {found}; put the images of each class into a folder of its own, "
+            "two classes or more"
         )
     return {split: _image_dataset(group, names) for split, group in rows.items()}
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import statistics
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -17,21 +16,18 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from PIL import Image
 from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
-from synthaug.codec import MIN_SIZE, Codec, canonical, has_alpha, hash_canonical, open_bytes, strict_decoding
+from synthaug.codec import Codec, canonical, hash_canonical, open_bytes, strict_decoding
 from synthaug.columns import iterate_images
 from synthaug.errors import FailedError
+from synthaug.imagestats import ImageStatistics
 
-__all__ = ["CorruptRow", "Scan", "Statistics", "empty_pixels", "scan_images"]
+__all__ = ["CorruptRow", "Scan", "empty_pixels", "scan_images"]
 
 MEMORY_LIMIT = 512 * 2**20
 """Bytes of pixels up to which they stay in memory; beyond, they lie in a memory-mapped file."""
-
-DEFAULT_SIZE = 64
-"""Largest size that is chosen when the user names none, in pixels."""
 
 _SAMPLED = 64
 _CACHE_VERSION = 1
@@ -43,82 +39,6 @@ class CorruptRow:
 
     row: int
     reason: str
-
-
-class Statistics:
-    """Sizes, modes and value ranges of the images seen, from which the codec follows."""
-
-    def __init__(self) -> None:
-        self._seen: Counter[tuple[str, int, int, bool, bool]] = Counter()
-        self._integers: tuple[float, float] | None = None
-        self._floats: tuple[float, float] | None = None
-
-    def add(self, image: Image.Image) -> None:
-        """Count one image as its file stores it; only images of more than 8 bits need their pixels."""
-        mode = image.mode
-        self._seen[mode, image.width, image.height, has_alpha(image), _is_grey(image)] += 1
-        if mode == "F":
-            self._floats = _widen(self._floats, image)
-        elif mode.startswith("I"):
-            self._integers = _widen(self._integers, image)
-
-    @property
-    def sizes(self) -> Counter[tuple[int, int]]:
-        """How many images have each (width, height) in pixels, as stored."""
-        return self._count(lambda key: (key[1], key[2]))
-
-    @property
-    def modes(self) -> Counter[str]:
-        """How many images have each Pillow mode."""
-        return self._count(lambda key: key[0])
-
-    def _count(self, part: Any) -> Counter[Any]:
-        counter: Counter[Any] = Counter()
-        for key, number in self._seen.items():
-            counter[part(key)] += number
-        return counter
-
-    def codec(self, image_size: int | None = None) -> Codec:
-        """Return the codec that suits all images seen.
-
-        The size is the median of the shorter sides, within 8..64; the channels are grey where every image is
-        grey, with alpha where every image has it; the value range of integer images is 0..2**k - 1, that of
-        floating-point ones 0..1 or 0..255 where they fit, else what occurs.
-        """
-        shorter = Counter[int]()
-        for (width, height), number in self.sizes.items():
-            shorter[min(width, height)] += number
-        common = statistics.median_low(shorter.elements()) if shorter else DEFAULT_SIZE
-        grey = all(key[4] for key in self._seen) and bool(self._seen)
-        alpha = all(key[3] for key in self._seen) and bool(self._seen)
-        size = min(max(common, MIN_SIZE), DEFAULT_SIZE) if image_size is None else image_size
-        return Codec(size, (1 if grey else 3) + alpha, self._value_range())
-
-    def _value_range(self) -> tuple[float, float] | None:
-        both = [pair for pair in (self._integers, self._floats) if pair is not None]
-        if not both:
-            return None
-        low, high = min(pair[0] for pair in both), max(pair[1] for pair in both)
-        if low >= 0 and self._floats is None:
-            return 0.0, float(max(2 ** int(high).bit_length() - 1, 1))
-        for limit in (1.0, 255.0):
-            if low >= 0 and high <= limit:
-                return 0.0, limit
-        return low, high if high > low else low + 1.0
-
-
-def _is_grey(image: Image.Image) -> bool:
-    if image.mode in ("P", "PA") and image.palette is not None:
-        return all(len(set(color[:3])) == 1 for color in image.palette.colors)
-    return image.mode in ("1", "L", "LA", "La", "F") or image.mode.startswith("I")
-
-
-def _widen(bounds: tuple[float, float] | None, image: Image.Image) -> tuple[float, float]:
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("pixels that are not finite numbers")
-    return (low, high) if bounds is None else (min(low, bounds[0]), max(high, bounds[1]))
 
 
 @dataclass(frozen=True)
@@ -178,16 +98,16 @@ def scan_images(
     return _read_entry(entry)
 
 
-def _sampled(subset: Dataset, column: str) -> Statistics:
-    statistics_ = Statistics()
-    positions = np.unique(np.linspace(0, len(subset) - 1, _SAMPLED).astype(np.int64)) if len(subset) else []
+def _sampled(subset: Dataset, column: str) -> ImageStatistics:
+    seen = ImageStatistics()
+    positions = np.unique(np.linspace(0, max(len(subset) - 1, 0), _SAMPLED).astype(np.int64))[: len(subset)]
     with strict_decoding():
         for data, path in iterate_images(subset.select(positions), column):
             try:
-                statistics_.add(open_bytes(_read(data, path), load=False))
+                seen.add(open_bytes(_read(data, path), load=False))
             except (ValueError, OSError):
                 continue
-    return statistics_
+    return seen
 
 
 def _read(data: bytes | None, path: str | None) -> bytes | None:
@@ -208,8 +128,8 @@ def _settled(
     image_size: int | None,
     folder: Path | None,
 ) -> Scan:
-    scan, statistics_ = _decode(subset, column, rows, guess, folder)
-    right = fixed or statistics_.codec(image_size)
+    scan, seen = _decode(subset, column, rows, guess, folder)
+    right = fixed or seen.codec(image_size)
     if right != guess:
         scan, _ = _decode(subset, column, rows, right, folder)
     return scan
@@ -217,9 +137,12 @@ def _settled(
 
 def _decode(
     subset: Dataset, column: str, rows: NDArray[np.int64], codec: Codec, folder: Path | None
-) -> tuple[Scan, Statistics]:
+) -> tuple[Scan, ImageStatistics]:
     pixels = empty_pixels((len(rows), *codec.shape), folder)
-    statistics_, hashes, kept, corrupt = Statistics(), [], [], []
+    seen = ImageStatistics()
+    hashes: list[str] = []
+    kept: list[int] = []
+    corrupt: list[CorruptRow] = []
     images: Iterable[tuple[bytes | None, str | None]] = iterate_images(subset, column)
     bar = tqdm(
         images, total=len(rows), desc="reading images", unit="", mininterval=0.5, leave=False, disable=None
@@ -228,7 +151,7 @@ def _decode(
         for row, (data, path) in zip(rows.tolist(), bar, strict=True):
             try:
                 image = open_bytes(_read(data, path))
-                statistics_.add(image)
+                seen.add(image)
                 shown = canonical(image)
                 pixels[len(kept)] = codec.encode_canonical(shown)
             except (ValueError, OSError) as error:
@@ -237,8 +160,8 @@ def _decode(
             hashes.append(hash_canonical(shown))
             kept.append(row)
     found = np.array(hashes, dtype="<U64"), np.array(kept, dtype=np.int64)
-    scan = Scan(pixels[: len(kept)], *found, tuple(corrupt), codec, statistics_.sizes, statistics_.modes)
-    return scan, statistics_
+    scan = Scan(pixels[: len(kept)], *found, tuple(corrupt), codec, seen.sizes, seen.modes)
+    return scan, seen
 
 
 def empty_pixels(shape: tuple[int, ...], folder: Path | None = None) -> NDArray[np.uint8]:
@@ -251,7 +174,7 @@ def empty_pixels(shape: tuple[int, ...], folder: Path | None = None) -> NDArray[
     if size > free:
         raise FailedError(
             f"the decoded images need {size / 2**30:.1f} GiB but {str(place)!r} has {free / 2**30:.1f} GiB "
-            "left; free some, name another folder in SYNTHAUG_CACHE, or take a smaller image_size or limit_per_class"
+            "left; free some, name another folder in SYNTHAUG_CACHE, or take a smaller image_size"
         )
     if folder is not None:
         return np.lib.format.open_memmap(folder / "pixels.npy", mode="w+", dtype=np.uint8, shape=shape)
