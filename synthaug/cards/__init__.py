@@ -35,6 +35,7 @@ __all__ = [
     "add_verdict",
     "drop_local_paths",
     "escape_markdown",
+    "merge_front_matter",
     "read_front_matter",
     "render_dataset_card",
     "render_model_card",
@@ -186,6 +187,31 @@ def read_front_matter(card: str) -> dict[str, Any]:
     except yaml.YAMLError:
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def merge_front_matter(card: str, other: str) -> str:
+    """Return `card` with what only `other` has in its front matter: a licence, say, that a person added.
+
+    Args:
+        card: Text of the README.md that is to be written.
+        other: Text of the one that it replaces; what describes its files (configs) is not taken.
+    """
+    ours, theirs = read_front_matter(card), read_front_matter(other)
+    more = {
+        k: v
+        for k, v in theirs.items()
+        if k not in ours and k not in ("configs", "dataset_info", "model-index")
+    }
+    tags, others = ours.get("tags"), theirs.get("tags")
+    if isinstance(tags, list) and isinstance(others, list):
+        more |= {"tags": [*tags, *(tag for tag in others if tag not in tags)]}
+    merged = {**ours, **more}
+    if merged == ours:
+        return card
+    body = card.split("\n---", 1)[1].partition("\n")[2]
+    return (
+        f"---\n{CardData(**{str(k): v for k, v in merged.items()}).to_yaml(line_break=chr(10))}\n---\n{body}"
+    )
 
 
 def _complete(facts: Mapping[str, Any], kind: Any) -> dict[str, Any]:

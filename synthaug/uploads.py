@@ -1,0 +1,172 @@
+"""What goes to the Hub: the files of a finished folder, its card made ready, local paths dropped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from datasets import Dataset, DatasetDict
+from huggingface_hub import get_token
+
+from synthaug.cards import VerdictFacts, add_repo_id, add_verdict, drop_local_paths
+from synthaug.checkpoint import is_run
+from synthaug.errors import InputError
+from synthaug.export import write_dataset
+from synthaug.shards import hash_file
+
+if TYPE_CHECKING:
+    from synthaug.report import Report
+
+__all__ = ["LATENTS", "RUN_FILES", "Upload", "as_folder", "prepare"]
+
+LATENTS = "latents.safetensors"
+RUN_FILES = (
+    "README.md", "config.json", "model.safetensors", "judge.safetensors", "source.json", "recipe.yaml",
+    "log.jsonl", "samples/*.png",
+)  # fmt: skip
+DATASET_FILES = (
+    "README.md",
+    "synthaug.json",
+    "recipe.yaml",
+    "data/*.parquet",
+    "samples.png",
+    "samples/*.png",
+)
+USER_FILES = ("LICENSE*", "NOTICE*")
+"""What a user may lay beside it; pushed too, and never deleted from a repository."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What goes to the Hub: `files` maps each path in the repository to the file on disk, or to its bytes."""
+
+    kind: str
+    name: str
+    files: Mapping[str, Path | bytes]
+    own: tuple[str, ...]
+
+    @property
+    def card(self) -> str:
+        """Text of README.md."""
+        return _read(self.files["README.md"]).decode("utf-8")
+
+
+@contextmanager
+def as_folder(what: Dataset | DatasetDict | str | Path, title: str) -> Iterator[Path]:
+    """Yield the folder to push; a dataset is written into a temporary one."""
+    if isinstance(what, str | Path):
+        yield Path(what)
+        return
+    if not isinstance(what, Dataset | DatasetDict):
+        given = type(what).__name__
+        raise InputError(f"cannot push a {given}; give a run folder, a dataset folder or a Dataset")
+    with tempfile.TemporaryDirectory(prefix="synthaug-push-") as parent:
+        yield write_dataset(what, Path(parent) / title, title=title)
+
+
+def prepare(folder: Path, repo_id: str, report: Report | None, include_latents: bool) -> Upload:
+    """Collect the files of a finished folder; the card gets its verdict, and local paths fall out.
+
+    Raises:
+        InputError: If the folder is nothing finished.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is no folder; give a run folder or a dataset folder")
+    own: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    if is_run(folder):
+        kind, own = "model", (*RUN_FILES, LATENTS)
+        if not include_latents and (folder / LATENTS).is_file():
+            left_out = (LATENTS,)
+            why = "derived from training images, and without it other images are drawn"
+            print(f"note: {LATENTS} stays here ({why}); --include-latents pushes it", file=sys.stderr)
+    elif (folder / "synthaug.json").is_file():
+        kind, own = "dataset", DATASET_FILES
+        _check_shards(folder)
+    else:
+        raise InputError(
+            f"{str(folder)!r} is neither a finished run nor a finished dataset folder; finish it first"
+        )
+    files: dict[str, Path | bytes] = dict(_collect(folder, (*own, *USER_FILES), left_out))
+    if "README.md" not in files:
+        raise InputError(f"{str(folder)!r} has no README.md; finish it by running the same command again")
+    card = add_repo_id(_read(files["README.md"]).decode("utf-8"), repo_id)
+    files["README.md"] = (add_verdict(card, _read_verdict(report)) if report is not None else card).encode()
+    for name in ("recipe.yaml", "source.json", "synthaug.json"):
+        if name in files:
+            files[name] = _without_local_paths(name, _read(files[name]))
+    _check_no_token(folder, files)
+    return Upload(kind, folder.name, files, own)
+
+
+def _check_shards(folder: Path) -> None:
+    """Raise unless the folder was finished and its shards are those of its manifest."""
+    try:
+        shards = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["shards"]
+    except (OSError, ValueError, KeyError):
+        raise InputError(f"{str(folder)!r} is not finished; run the command that made it again") from None
+    listed = {str(shard["file"]): shard["sha256"] for shard in shards}
+    present = {path.name: hash_file(path) for path in (folder / "data").glob("*.parquet")}
+    if differing := sorted(name for name in {*listed, *present} if listed.get(name) != present.get(name)):
+        where = f"{differing[0]} in {str(folder)!r}"
+        raise InputError(f"{where} is not what its manifest says; make the folder again with --fresh")
+
+
+def _collect(
+    folder: Path, patterns: tuple[str, ...], left_out: tuple[str, ...]
+) -> Iterator[tuple[str, Path]]:
+    """Yield (path in the repository, file) for what matches, hidden files aside."""
+    root = folder.resolve()
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and not path.name.startswith(".") and name not in left_out:
+                if not path.resolve().is_relative_to(root):
+                    raise InputError(
+                        f"{name} in {str(folder)!r} is a link out of the folder; replace it by the file"
+                    )
+                yield name, path
+
+
+def _without_local_paths(name: str, data: bytes) -> bytes:
+    """Return a JSON or YAML file without the paths of this machine, unchanged if it has none."""
+    before = yaml.safe_load(data) if name.endswith(".yaml") else json.loads(data)
+    after = drop_local_paths(before) if name == "recipe.yaml" else dict(before)
+    if name == "source.json":
+        after["dataset"] = drop_local_paths({"dataset": before.get("dataset")}).get("dataset")
+    elif isinstance(before.get("recipe"), Mapping):
+        after["recipe"] = drop_local_paths(before["recipe"])
+    if after == before:
+        return data
+    return (yaml.safe_dump(after, sort_keys=False, allow_unicode=True) if name == "recipe.yaml"
+            else json.dumps(after, indent=2, ensure_ascii=False) + "\n").encode()  # fmt: skip
+
+
+def _check_no_token(folder: Path, files: Mapping[str, Path | bytes]) -> None:
+    """Refuse to publish the token that publishes."""
+    token = (get_token() or "").encode()
+    for name, file in files.items():
+        if token and not name.endswith((".parquet", ".safetensors", ".png")) and token in _read(file):
+            raise InputError(
+                f"{name} in {str(folder)!r} contains your Hub token; remove it there and revoke it"
+            )
+
+
+def _read_verdict(report: Report) -> VerdictFacts:
+    return {
+        "verdict": report.verdict,
+        "difference": report.difference,
+        "interval": report.interval,
+        "table": report.table,
+    }
+
+
+def _read(file: Path | bytes) -> bytes:
+    return file if isinstance(file, bytes) else file.read_bytes()
