@@ -208,7 +208,7 @@ def real_rows(dataset: Dataset) -> NDArray[np.bool_]:
     if not has_provenance(dataset.features):
         return np.ones(len(dataset), dtype=np.bool_)
     synthetic = _read_column(dataset, "synthetic").fill_null(False)
-    return ~synthetic.to_numpy(zero_copy_only=False).astype(np.bool_)
+    return np.logical_not(synthetic.to_numpy(zero_copy_only=False).astype(np.bool_))
 
 
 def _read_column(dataset: Dataset, name: str) -> Any:
@@ -266,7 +266,7 @@ def label_value(features: Features, label_column: str, class_name: str) -> int |
         if class_name not in feature.names:
             known = ", ".join(map(repr, feature.names))
             raise InputError(f"no class {class_name!r} in {label_column!r}; the classes are {known}")
-        return feature.names.index(class_name)
+        return int(feature.names.index(class_name))
     kind = feature.dtype
     if kind == "bool":
         return class_name == "True"

@@ -27,11 +27,11 @@ class ImageStatistics:
     def add(self, image: Image.Image) -> None:
         """Count one image as its file stores it; only images of more than 8 bits need their pixels."""
         mode = image.mode
-        self._seen[mode, image.width, image.height, has_alpha(image), _is_grey(image)] += 1
         if mode == "F":
             self._floats = _widen(self._floats, image)
         elif mode.startswith("I"):
             self._integers = _widen(self._integers, image)
+        self._seen[mode, image.width, image.height, has_alpha(image), _is_grey(image)] += 1
 
     @property
     def sizes(self) -> Counter[tuple[int, int]]:

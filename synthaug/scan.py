@@ -105,7 +105,7 @@ def _sampled(subset: Dataset, column: str) -> ImageStatistics:
         for data, path in iterate_images(subset.select(positions), column):
             try:
                 seen.add(open_bytes(_read(data, path), load=False))
-            except (ValueError, OSError):
+            except Exception:  # the scan itself will list it
                 continue
     return seen
 
@@ -117,6 +117,10 @@ def _read(data: bytes | None, path: str | None) -> bytes | None:
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:160]
 
 
 def _settled(
@@ -151,11 +155,11 @@ def _decode(
         for row, (data, path) in zip(rows.tolist(), bar, strict=True):
             try:
                 image = open_bytes(_read(data, path))
-                seen.add(image)
                 shown = canonical(image)
                 pixels[len(kept)] = codec.encode_canonical(shown)
-            except (ValueError, OSError) as error:
-                corrupt.append(CorruptRow(row, str(error)))
+                seen.add(image)
+            except Exception as error:  # one bad image never ends the scan, whatever it makes Pillow raise
+                corrupt.append(CorruptRow(row, _reason(error)))
                 continue
             hashes.append(hash_canonical(shown))
             kept.append(row)

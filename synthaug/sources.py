@@ -42,6 +42,8 @@ def open_splits(spec: str) -> dict[str, Dataset]:
     """
     if spec == "digits":
         return _open_digits()
+    if not spec:
+        raise InputError(f"the name of the dataset is empty; give {_KINDS}")
     path = Path(spec).expanduser()
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
