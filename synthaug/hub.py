@@ -72,10 +72,6 @@ def push(
         raise InputError(f"pushing to {repo_id} needs the network, but HF_HUB_OFFLINE is set; unset it")
     with as_folder(what, repo_id.split("/")[1]) as folder:
         upload = prepare(folder, repo_id, report, include_latents)
-        count, shown = len(upload.files), "private" if private else "public"
-        print(
-            f"pushing {count} files of {upload.name} to the {shown} {upload.kind} {repo_id}", file=sys.stderr
-        )
         return retry(
             lambda: _push_once(HfApi(), upload, repo_id, private, force),
             doing=f"pushing to {repo_id}",
@@ -172,13 +168,12 @@ def _push_once(api: HfApi, upload: Upload, repo_id: str, private: bool, force: b
             raise ConnectionError(f"{repo_id} was made but is not there yet")
     if private and not remote.private:
         raise InputError(f"{repo_id} is public; push with --public (private=False), or to another name")
-    if not private and remote.private:
-        print(f"{repo_id} stays private; its owner changes that in its settings on the Hub", file=sys.stderr)
     card = _check_ours(api, repo_id, upload.kind, remote, force)
     files = {**upload.files, "README.md": merge_front_matter(upload.card, card).encode()}
     stale = [
         path for path in remote.files - set(files) if any(fnmatch.fnmatch(path, own) for own in upload.own)
     ]
+    _announce(upload, repo_id, remote, private)
     api.create_commit(
         repo_id,
         [
@@ -190,6 +185,16 @@ def _push_once(api: HfApi, upload: Upload, repo_id: str, private: bool, force: b
         parent_commit=remote.sha,
     )
     return f"{api.endpoint}/{'datasets/' if upload.kind == 'dataset' else ''}{repo_id}"
+
+
+def _announce(upload: Upload, repo_id: str, remote: Remote, private: bool) -> None:
+    """Say what is about to be written; nothing is said before the checks, so that an error stays one line."""
+    visibility = "private" if remote.private else "public"
+    print(f"pushing {len(upload.files)} files to the {visibility} {upload.kind} {repo_id}", file=sys.stderr)
+    if remote.private and not private:
+        print(f"note: {repo_id} stays private; change that in its settings on the Hub", file=sys.stderr)
+    for note in upload.notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _look(api: HfApi, repo_id: str, kind: str) -> Remote | None:

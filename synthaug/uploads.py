@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -45,12 +44,19 @@ USER_FILES = ("LICENSE*", "NOTICE*")
 
 @dataclass(frozen=True)
 class Upload:
-    """What goes to the Hub: `files` maps each path in the repository to the file on disk, or to its bytes."""
+    """What goes to the Hub.
+
+    Args:
+        kind: "model" or "dataset".
+        files: Path in the repository -> the file on disk, or its bytes.
+        own: Patterns of the files that a push writes, and so removes when they are no longer there.
+        notes: What the user should know before it goes.
+    """
 
     kind: str
-    name: str
     files: Mapping[str, Path | bytes]
     own: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def card(self) -> str:
@@ -80,13 +86,12 @@ def prepare(folder: Path, repo_id: str, report: Report | None, include_latents: 
     if not folder.is_dir():
         raise InputError(f"{str(folder)!r} is no folder; give a run folder or a dataset folder")
     own: tuple[str, ...]
-    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if is_run(folder):
         kind, own = "model", (*RUN_FILES, LATENTS)
         if not include_latents and (folder / LATENTS).is_file():
-            left_out = (LATENTS,)
-            why = "derived from training images, and without it other images are drawn"
-            print(f"note: {LATENTS} stays here ({why}); --include-latents pushes it", file=sys.stderr)
+            why = "it is derived from training images, and without it other images are drawn"
+            notes = (f"{LATENTS} stays here ({why}); --include-latents pushes it",)
     elif (folder / "synthaug.json").is_file():
         kind, own = "dataset", DATASET_FILES
         _check_shards(folder)
@@ -94,7 +99,9 @@ def prepare(folder: Path, repo_id: str, report: Report | None, include_latents: 
         raise InputError(
             f"{str(folder)!r} is neither a finished run nor a finished dataset folder; finish it first"
         )
-    files: dict[str, Path | bytes] = dict(_collect(folder, (*own, *USER_FILES), left_out))
+    files: dict[str, Path | bytes] = dict(
+        _collect(folder, (*own, *USER_FILES), () if include_latents else (LATENTS,))
+    )
     if "README.md" not in files:
         raise InputError(f"{str(folder)!r} has no README.md; finish it by running the same command again")
     card = add_repo_id(_read(files["README.md"]).decode("utf-8"), repo_id)
@@ -103,7 +110,7 @@ def prepare(folder: Path, repo_id: str, report: Report | None, include_latents: 
         if name in files:
             files[name] = _without_local_paths(name, _read(files[name]))
     _check_no_token(folder, files)
-    return Upload(kind, folder.name, files, own)
+    return Upload(kind, files, own, notes)
 
 
 def _check_shards(folder: Path) -> None:
@@ -141,8 +148,9 @@ def _without_local_paths(name: str, data: bytes) -> bytes:
     after = drop_local_paths(before) if name == "recipe.yaml" else dict(before)
     if name == "source.json":
         after["dataset"] = drop_local_paths({"dataset": before.get("dataset")}).get("dataset")
-    elif isinstance(before.get("recipe"), Mapping):
-        after["recipe"] = drop_local_paths(before["recipe"])
+    elif name == "synthaug.json":
+        sections = {key: before[key] for key in ("recipe", "source") if isinstance(before.get(key), Mapping)}
+        after |= {key: drop_local_paths(section) for key, section in sections.items()}
     if after == before:
         return data
     return (yaml.safe_dump(after, sort_keys=False, allow_unicode=True) if name == "recipe.yaml"

@@ -52,6 +52,7 @@ class Client:
     def __init__(self, environment: dict[str, str]) -> None:
         command = [sys.executable, "-c", WORKER]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.environment = environment
         self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
         self.said: list[str] = []
 
@@ -148,7 +149,9 @@ def make_dataset_folder(folder: Path, shards: int = 3, shift: int = 0) -> Path:
         entries.append(entry | {"sha256": digest, "state": {}})
     (folder / "samples.png").write_bytes(png(7))
     recipe = {"generator": {"family": "cgan"}, "dataset": {"path": "/home/somebody/xrays"}}
-    (folder / "synthaug.json").write_text(json.dumps({"recipe": recipe, "plan": {"ill_1": 3}}))
+    source = {"dataset": "/home/somebody/xrays", "split": "train"}
+    record = {"recipe": recipe, "source": source, "plan": {"ill_1": 3}}
+    (folder / "synthaug.json").write_text(json.dumps(record))
     splits = {"train": 6 * shards, "test": 4}
     card = {"splits": splits, "real": {"healthy": 2}, "synthetic": {"healthy": 1}, "recipe": recipe}
     (folder / "README.md").write_text(render_dataset_card(card | {"sample_grid": "samples.png"}))
@@ -420,6 +423,14 @@ def test_a_wrong_or_missing_token_is_one_line_about_the_login(hub, client, datas
     )
 
 
+def test_the_command_ends_with_one_line_and_no_token(hub, client, dataset_folder):
+    environment = {**client.environment, "HF_TOKEN": f"{CANARY}-expired"}
+    command = [sys.executable, "-m", "synthaug", "push", str(dataset_folder), "me/command"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert "hf auth login" in done.stderr and CANARY not in done.stderr + done.stdout
+
+
 def test_offline_is_one_line(hub, client, dataset_folder):
     answer = client.send(
         """
@@ -545,6 +556,31 @@ def test_a_pushed_run_comes_back_and_samples_the_same(hub, client, run_folder):
     assert client.run(offline, repo_id="me/round-trip") == "cvae"
     answer = client.send(offline, repo_id="me/never-seen")
     assert answer["error"] == "InputError" and "HF_HUB_OFFLINE" in answer["message"]
+
+
+@pytest.mark.slow
+def test_a_fitted_run_and_its_dataset_make_the_journey(hub, client, tmp_path):
+    import synthaug
+
+    real = synthaug.open_dataset("digits").select(range(200))
+    generator = synthaug.fit(real, "cvae", output=tmp_path / "run", images=256)
+    plan = synthaug.plan_balance(real, 40)
+    synthaug.generate(generator, plan, output=tmp_path / "dataset", mix_with=real, filter="none")
+    client.push(tmp_path / "run", "me/fitted", include_latents=True)
+    client.push(tmp_path / "dataset", "me/generated")
+    assert client.run(COMPARE, folder=tmp_path / "dataset", repo_id="me/generated") == {"train": 400}
+    client.run(
+        """
+        import synthaug, torch
+        sources = [synthaug.load_generator(name) for name in (folder, "me/fitted")]
+        labels = torch.arange(10)
+        one, two = (g.sample(labels, rng=torch.Generator().manual_seed(0)) for g in sources)
+        assert torch.equal(one, two)
+        plan = synthaug.plan_balance({"3": 5, "4": 2}, 6)
+        assert synthaug.generate(sources[1], plan, filter="none").num_rows == 5
+        """,
+        folder=tmp_path / "run",
+    )
 
 
 def test_what_is_no_run_is_not_pulled(hub, client, tmp_path):
