@@ -82,8 +82,8 @@ class Sampler:
         if not bool(torch.isfinite(images).all()):
             name = self.generator.class_names[label]
             raise FailedError(
-                f"the generator gives values that are not finite (class {name!r}): the fit diverged; fit it again "
-                "with a smaller learning rate or fewer images"
+                f"the generator gives values that are not finite (class {name!r}): the fit diverged; "
+                "fit it again with a smaller learning rate or fewer images"
             )
         pixels = to_pixels(images)
         # the filter judges what is written: the images rounded to 8 bits
@@ -115,12 +115,15 @@ class BlockPool:
             except Exception as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise InputError(
-                    f"num_processes is {num_processes}, but the generator or the filter cannot be sent to another "
-                    f"process ({reason}); define them at the top of a module or use num_processes=1"
+                    f"num_processes is {num_processes}, but the generator or the filter cannot be sent to "
+                    f"another process ({reason}); define them at the top of a module or use num_processes=1"
                 ) from None
+            # like spawn, but the server imports torch once and its children share it
+            context = multiprocessing.get_context("forkserver")
+            context.set_forkserver_preload([__name__])
             self._executor = ProcessPoolExecutor(
                 num_processes,
-                mp_context=multiprocessing.get_context("spawn"),
+                mp_context=context,
                 initializer=_start_worker,
                 initargs=(sampler,),
             )
@@ -154,8 +157,8 @@ class BlockPool:
             return self._futures.pop(key).result()
         except BrokenProcessPool:
             raise FailedError(
-                "a worker process died (out of memory, or a script without an `if __name__ == '__main__':` guard); "
-                "run it again to go on, or with num_processes=1"
+                "a worker process died (out of memory, or a script without an `if __name__ == '__main__':` "
+                "guard); run it again to go on, or with num_processes=1"
             ) from None
 
 

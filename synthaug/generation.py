@@ -1,0 +1,159 @@
+"""From a plan to a dataset: sample block by block, filter, top up, write shards with provenance."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset, Features
+from tqdm import tqdm
+
+from synthaug.balance import BalancePlan
+from synthaug.drawing import BlockPool
+from synthaug.errors import FailedError, InputError, suggest
+from synthaug.export import finish_folder
+from synthaug.filtering import Filter
+from synthaug.folder import ShardFolder
+from synthaug.generators.base import ConditionalGenerator
+from synthaug.jobs import GenerationJob
+from synthaug.localfiles import quiet_datasets
+from synthaug.shards import ROWS_PER_SHARD, locked
+from synthaug.signals import StopSignals
+
+__all__ = ["generate"]
+
+_TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
+"""Folders of datasets that were given no output, and Arrow copies; they live as long as the process."""
+
+
+def generate(
+    generator: ConditionalGenerator,
+    plan: BalancePlan,
+    *,
+    seed: int = 0,
+    temperature: float | None = None,
+    filter: str | Filter = "default",
+    max_draws: int | None = None,
+    output: str | Path | None = None,
+    mix_with: Dataset | None = None,
+    other_splits: Mapping[str, Dataset] | None = None,
+    split: str = "train",
+    on_bad_image: str = "error",
+    num_processes: int = 1,
+    recipe: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    rows_per_shard: int = ROWS_PER_SHARD,
+    fresh: bool = False,
+) -> Dataset:
+    """Generate exactly the images that a plan says are missing.
+
+    The bytes written do not depend on `num_processes` or on interruptions; the same call again resumes, or
+    finds the folder finished.
+
+    Args:
+        generator: A fitted generator.
+        plan: What each class misses; see `plan_balance`.
+        seed: Seed of the draws, 0 <= seed < 2**63.
+        temperature: Scale of the noise, at least 0; the family's own default when None.
+        filter: "default" (the run's judge), "none", or a callable (images, labels) -> keep mask.
+        max_draws: Draws allowed in each class; 20 times what it misses and 1,000 when None.
+        output: Dataset folder to make; a temporary one when None.
+        mix_with: Real rows to put first, with their original bytes; rows marked synthetic are left out.
+        other_splits: Split name -> dataset, passed through.
+        split: Name of the split that is made.
+        on_bad_image: "error" stops at a corrupt real image, "skip" leaves the row out.
+        num_processes: Worker processes that compute blocks (on the CPU).
+        recipe: Resolved recipe to keep in synthaug.json and the card.
+        facts: Further facts for the card, such as title, source, license, verdict; see `DatasetFacts`.
+        rows_per_shard: Rows in a Parquet file.
+        fresh: Remove what an earlier call left in `output`.
+
+    Returns:
+        The rows of the split: features of the real data, `synthetic` and `provenance`.
+
+    Raises:
+        InputError: For bad input, or when `output` was made with other arguments.
+        FailedError: If a class falls short after `max_draws`, or the generator gives no finite values.
+        StoppedError: After a signal; the rows so far are kept.
+    """
+    _check_arguments(
+        generator, plan, seed, temperature, max_draws, num_processes, rows_per_shard, on_bad_image
+    )
+    job = GenerationJob.prepare(
+        generator, plan, seed, temperature, filter, mix_with, other_splits, split, on_bad_image
+    )
+    if output is not None and not plan.num_missing and not job.real:
+        raise InputError(
+            "the plan misses no image, so the dataset would be empty; ask for more (a total, or per_class) "
+            "or give the real rows to mix with"
+        )
+    target = Path(output) if output is not None else _temporary_folder() / "dataset"
+    with locked(target), StopSignals() as stop:
+        folder = ShardFolder(target, {**job.arguments(), "rows_per_shard": rows_per_shard}, fresh=fresh)
+        if not folder.finished:
+            print(job.describe(), file=sys.stderr)
+            num_processes = num_processes if job.device == "cpu" else 1  # workers would share one accelerator
+            bar = tqdm(total=plan.num_missing, desc="generate", unit="img", mininterval=0.5, file=sys.stderr)
+            with BlockPool(job.sampler, num_processes) as pool, bar:
+                synthetic = job.synthetic_rows(pool, max_draws, bar)
+                try:
+                    streams = job.streams(synthetic)
+                    schema = job.features.arrow_schema
+                    folder.write(
+                        streams, schema, rows_per_shard=rows_per_shard, stopped=lambda: stop.received
+                    )
+                    record = job.record(synthetic, recipe)
+                    finish_folder(folder, job.facts(record, facts), record, job.shown)
+                except (OSError, pa.ArrowInvalid) as error:
+                    reason = str(error).splitlines()[0]
+                    raise FailedError(
+                        f"cannot write {str(target)!r}: {reason}; free space and run it again"
+                    ) from error
+    return _load(folder, split, job.features)
+
+
+def _check_arguments(
+    generator: ConditionalGenerator,
+    plan: BalancePlan,
+    seed: int,
+    temperature: float | None,
+    max_draws: int | None,
+    num_processes: int,
+    rows_per_shard: int,
+    on_bad_image: str,
+) -> None:
+    for name, number in plan.missing.items():
+        if number and name not in generator.class_names:
+            hint = suggest(name, generator.class_names)
+            allowed = ", ".join(map(repr, generator.class_names[:20]))
+            raise InputError(f"the plan asks for class {name!r}{hint}; the generator knows {allowed}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed is {seed}; give an integer from 0 to 2**63 - 1")
+    if temperature is not None and not 0 <= temperature < float("inf"):
+        raise InputError(f"temperature is {temperature}; give a number of at least 0, such as 0.9")
+    for key, value in (
+        ("max_draws", max_draws),
+        ("num_processes", num_processes),
+        ("rows_per_shard", rows_per_shard),
+    ):
+        if value is not None and value < 1:
+            raise InputError(f"{key} is {value}; give an integer of at least 1")
+    if on_bad_image not in ("error", "skip"):
+        raise InputError(f"on_bad_image is {on_bad_image!r}; give 'error' or 'skip'")
+
+
+def _temporary_folder() -> Path:
+    _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="synthaug-"))
+    return Path(_TEMPORARY[-1].name)
+
+
+def _load(folder: ShardFolder, split: str, features: Features) -> Dataset:
+    if not sum(entry["rows"] for entry in folder.manifest["shards"] if entry["split"] == split):
+        return Dataset(features.arrow_schema.empty_table())  # from_parquet refuses an empty split
+    paths = [str(path) for path in folder.paths(split)]
+    with quiet_datasets():
+        return Dataset.from_parquet(paths, features=features, split=split, cache_dir=str(_temporary_folder()))

@@ -1,0 +1,254 @@
+"""What a generation is: everything that its arguments leave open, resolved once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+
+from synthaug import __version__
+from synthaug.balance import BalancePlan
+from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
+from synthaug.columns import Columns, find_columns, real_rows
+from synthaug.drawing import NUM_THREADS, BlockPool, Sampler
+from synthaug.errors import InputError
+from synthaug.export import count_labels, pick_rows
+from synthaug.filtering import Filter, default_filter
+from synthaug.folder import RowStream
+from synthaug.generators.base import ConditionalGenerator
+from synthaug.mixing import output_features
+from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
+from synthaug.sampling import Origin, SyntheticRows
+
+__all__ = ["GenerationJob"]
+
+
+@dataclass
+class GenerationJob:
+    """Everything that decides what is written."""
+
+    generator: ConditionalGenerator
+    plan: BalancePlan
+    sampler: Sampler
+    filter_name: str
+    origin: Origin
+    source: Mapping[str, Any]
+    features: Features
+    columns: Columns
+    real: Dataset | None
+    others: dict[str, Dataset]
+    split: str
+    notices: list[str]
+
+    @classmethod
+    def prepare(
+        cls,
+        generator: ConditionalGenerator,
+        plan: BalancePlan,
+        seed: int,
+        temperature: float | None,
+        check: str | Filter,
+        mix_with: Dataset | None,
+        other_splits: Mapping[str, Dataset] | None,
+        split: str,
+        on_bad_image: str,
+    ) -> GenerationJob:
+        """Resolve what the arguments leave open."""
+        run = generator.run_folder
+        source = {} if run is None else read_source(run)
+        temperature = generator.default_temperature if temperature is None else float(temperature)
+        resolved, name = _resolve_filter(generator, check)
+        real_features = _real_features(generator, source, mix_with)
+        columns = _find_columns(source, mix_with)
+        notices = list(plan.notices)
+        real = None if mix_with is None else _usable(mix_with, columns.image, on_bad_image, notices)
+        weights = _hash_weights(generator) if run is None else checkpoint_hash(run)
+        return cls(
+            generator=generator,
+            plan=plan,
+            sampler=Sampler(generator, resolved, seed=seed, temperature=temperature),
+            filter_name=name,
+            origin=Origin(f"{generator.family}@{generator.version}", weights, seed),
+            source=source,
+            features=output_features(real_features),
+            columns=columns,
+            real=real,
+            others=dict(other_splits or {}),
+            split=split,
+            notices=notices,
+        )
+
+    @property
+    def device(self) -> str:
+        """Type of the device on which the generator lies."""
+        return next(self.generator.parameters()).device.type
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what must be the same for a resume."""
+        return {
+            "generator": self.origin.generator,
+            "checkpoint": self.origin.checkpoint,
+            "plan": self.plan.missing,
+            "seed": self.origin.seed,
+            "temperature": self.sampler.temperature,
+            "filter": self.filter_name,
+            "device": self.device,
+            "split": self.split,
+            "mix_with": None if self.real is None else digest_rows(self.real),
+            "other_splits": {name: digest_rows(data) for name, data in self.others.items()},
+        }
+
+    def describe(self) -> str:
+        """Return the plan as text, with the notices that do not come from it."""
+        rest = [f"note: {notice}" for notice in self.notices if notice not in self.plan.notices]
+        return "\n".join([self.plan.table(), *rest])
+
+    def synthetic_rows(self, pool: BlockPool, max_draws: int | None, bar: Any) -> SyntheticRows:
+        """Return the stream of synthetic rows."""
+        return SyntheticRows(
+            pool,
+            self.plan,
+            class_names=self.generator.class_names,
+            features=self.features,
+            columns=self.columns,
+            origin=self.origin,
+            max_draws=max_draws,
+            bar=bar,
+        )
+
+    def streams(self, synthetic: SyntheticRows) -> dict[str, list[RowStream]]:
+        """Return split -> streams; real rows come first: bad input is met before anything is drawn."""
+        required = self.columns.image
+        streams: dict[str, list[RowStream]] = {
+            name: [DatasetRows(data, self.features, name=f"split {name!r}")]
+            for name, data in self.others.items()
+        }
+        real = (
+            []
+            if self.real is None
+            else [DatasetRows(self.real, self.features, name="mix_with", required=required)]
+        )
+        return {**streams, self.split: [*real, synthetic]}
+
+    @property
+    def shown(self) -> list[range]:
+        """Numbers of the rows in the sample grid."""
+        return pick_rows(self.plan.missing, 0 if self.real is None else len(self.real))
+
+    def record(self, synthetic: SyntheticRows, recipe: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the content of synthaug.json: no time, host or process count."""
+        arguments = self.arguments()
+        return {
+            "synthaug_version": __version__,
+            "versions": {"torch": str(torch.__version__), "numpy": np.__version__, "pyarrow": pa.__version__},
+            **arguments,
+            "threads": NUM_THREADS,
+            "class_names": list(self.generator.class_names),
+            "image_column": self.columns.image,
+            "label_column": self.columns.label,
+            "plan": self.plan.to_dict(),
+            "acceptance": synthetic.state()["acceptance"],
+            "notices": self.notices,
+            "recipe": None if recipe is None else dict(recipe),
+            "source": {key: self.source.get(key) for key in ("dataset", "split", "limit_per_class", "codec")},
+            "hashes": self.source.get("hashes"),
+        }
+
+    def facts(self, record: Mapping[str, Any], further: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Return the facts of the card."""
+        everything = np.ones(0 if self.real is None else len(self.real), np.bool_)
+        real = {} if self.real is None else count_labels(self.real, self.columns.label, everything)
+        acceptance = record["acceptance"]
+        return {
+            "splits": {
+                self.split: len(everything) + self.plan.num_missing,
+                **{name: len(data) for name, data in self.others.items()},
+            },
+            "split": self.split,
+            "real": real,
+            "synthetic": {name: number for name, number in self.plan.missing.items() if number},
+            "acceptance": {
+                n: {"drawn": t["drawn"], "accepted": t["accepted"]} for n, t in acceptance.items()
+            },
+            "filter": self.filter_name,
+            "image_column": self.columns.image,
+            "label_column": self.columns.label,
+            "image_size": self.generator.image_size,
+            "channels": self.generator.channels,
+            "generator": self.origin.generator,
+            "checkpoint": self.origin.checkpoint,
+            "seed": self.origin.seed,
+            "temperature": self.sampler.temperature,
+            "source": self.source.get("dataset"),
+            "pixel_hashes": record["hashes"] is not None,
+            "notices": self.notices,
+            "recipe": record["recipe"],
+            "synthaug_version": __version__,
+            **(further or {}),
+        }
+
+
+def _resolve_filter(generator: ConditionalGenerator, check: str | Filter) -> tuple[Filter | None, str]:
+    """Return the filter and the name under which it is recorded."""
+    if callable(check):
+        return check, getattr(check, "__name__", type(check).__name__)
+    if check == "none":
+        return None, "none"
+    if check != "default":
+        raise InputError(
+            f"filter is {check!r}; give 'default', 'none' or a callable (images, labels) -> keep mask"
+        )
+    if generator.run_folder is None:
+        raise InputError(
+            "filter 'default' needs the judge of a run, and this generator has none; use filter='none'"
+        )
+    return default_filter(load_judge(generator.run_folder).to(next(generator.parameters()).device)), "default"
+
+
+def _real_features(
+    generator: ConditionalGenerator, source: Mapping[str, Any], real: Dataset | None
+) -> Features:
+    if real is not None:
+        return real.features
+    if source:
+        return Features.from_dict(dict(source["features"]))
+    return Features({"image": Image(), "label": ClassLabel(names=list(generator.class_names))})
+
+
+def _find_columns(source: Mapping[str, Any], real: Dataset | None) -> Columns:
+    image, label = source.get("image_column"), source.get("label_column")
+    if real is None:
+        return Columns(image or "image", label or "label")
+    return find_columns(
+        real, image if image in real.features else None, label if label in real.features else None
+    )
+
+
+def _usable(real: Dataset, image_column: str, on_bad_image: str, notices: list[str]) -> Dataset:
+    """Return the real rows that are written, and note which are not."""
+    keep = real_rows(real)
+    if not keep.all():
+        notices.append(f"{int((~keep).sum())} rows already marked synthetic are left out")
+    if on_bad_image == "skip":
+        corrupt = {row: reason for row, reason in corrupt_rows(real, image_column).items() if keep[row]}
+        keep[list(corrupt)] = False
+        listed = "; ".join(f"row {row}: {reason}" for row, reason in list(corrupt.items())[:20])
+        if corrupt:
+            notices.append(f"{len(corrupt)} corrupt rows are left out ({listed})")
+    return real if keep.all() else real.select(np.flatnonzero(keep))
+
+
+def _hash_weights(generator: ConditionalGenerator) -> str:
+    """Return a sha256 over names and values of a generator that lies in no run folder."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(generator.state_dict().items()):
+        values = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,193 @@
+"""The stream of synthetic rows: the first accepted draws of each class, in draw order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Features
+from numpy.typing import NDArray
+
+from synthaug.balance import BalancePlan
+from synthaug.columns import Columns, label_value
+from synthaug.drawing import Block, BlockPool, Key
+from synthaug.errors import FailedError
+from synthaug.noise import BLOCK_SIZE
+from synthaug.rows import null_column
+
+__all__ = ["Origin", "SyntheticRows", "Tally"]
+
+
+@dataclass
+class Tally:
+    """What became of the draws of one class, up to the last one that was needed."""
+
+    drawn: int = 0
+    accepted: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Return counts and reasons on one line."""
+        rate = self.accepted / self.drawn if self.drawn else 0.0
+        reasons = "".join(f", {count:,} rejected by {name}" for name, count in self.rejected.items() if count)
+        return f"{self.accepted:,} of {self.drawn:,} draws accepted ({rate:.1%}{reasons})"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the rows say about where they come from.
+
+    Args:
+        generator: "family@version".
+        checkpoint: sha256 of the weights.
+        seed: Seed of the draws.
+    """
+
+    generator: str
+    checkpoint: str
+    seed: int
+
+
+class SyntheticRows:
+    """The synthetic rows by class and draw: the first accepted draws of each class, as many as it misses.
+
+    Args:
+        pool: Computes blocks.
+        plan: What each class misses.
+        class_names: Classes of the generator, by label.
+        features: Features of the output.
+        columns: Image and label column.
+        origin: Content of the provenance column but the draw.
+        max_draws: Draws allowed in each class; None allows 20 times what it misses and 1,000.
+        bar: Progress bar to move on.
+    """
+
+    def __init__(
+        self,
+        pool: BlockPool,
+        plan: BalancePlan,
+        *,
+        class_names: list[str],
+        features: Features,
+        columns: Columns,
+        origin: Origin,
+        max_draws: int | None = None,
+        bar: Any = None,
+    ) -> None:
+        self._pool, self._origin, self._max_draws, self._bar = pool, origin, max_draws, bar
+        self._classes = [(name, class_names.index(name), n) for name, n in plan.missing.items() if n]
+        self._values = {name: label_value(features, columns.label, name) for name, _, _ in self._classes}
+        self._features, self._columns = features, columns
+        self._class, self._draw = 0, 0
+        self._last: tuple[Key, Block] | None = None
+        self.tallies: dict[str, Tally] = {}
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in all."""
+        return sum(missing for _, _, missing in self._classes)
+
+    def state(self) -> dict[str, Any]:
+        """Return the class, the next draw and the tallies so far."""
+        tallies = {
+            name: {"drawn": t.drawn, "accepted": t.accepted, "rejected": dict(t.rejected)}
+            for name, t in self.tallies.items()
+        }
+        return {"class": self._class, "draw": self._draw, "acceptance": tallies}
+
+    def seek(self, state: Mapping[str, Any]) -> None:
+        """Go on at a class and draw."""
+        self._class, self._draw = int(state["class"]), int(state["draw"])
+        self.tallies = {
+            name: Tally(t["drawn"], t["accepted"], dict(t["rejected"]))
+            for name, t in state["acceptance"].items()
+        }
+
+    def read(self, count: int) -> Iterator[pa.Table]:
+        """Yield the next `count` rows, one table a block (empty where the filter kept nothing).
+
+        Raises:
+            FailedError: If a class falls short of what it misses.
+        """
+        while count > 0:
+            name, label, missing = self._classes[self._class]
+            tally = self.tallies.setdefault(name, Tally())
+            limit = self._max_draws or 20 * missing + 1000
+            if self._draw >= limit:
+                raise _shortfall(name, missing, tally, limit)
+            number = self._draw // BLOCK_SIZE
+            block = self._get((label, number), missing - tally.accepted)
+            start = self._draw - number * BLOCK_SIZE
+            kept = np.flatnonzero(block.kept[: max(0, min(BLOCK_SIZE, limit - number * BLOCK_SIZE))])
+            chosen = kept[kept >= start][: min(count, missing - tally.accepted)]
+            finished = len(chosen) == min(count, missing - tally.accepted)
+            end = int(chosen[-1]) + 1 if finished else min(BLOCK_SIZE, limit - number * BLOCK_SIZE)
+            tally.drawn += end - start
+            tally.accepted += len(chosen)
+            for reason, mask in block.rejected.items():
+                tally.rejected[reason] = tally.rejected.get(reason, 0) + int(mask[start:end].sum())
+            count -= len(chosen)
+            files = [block.files[i] for i in np.searchsorted(np.flatnonzero(block.kept), chosen)]
+            self._draw += end - start
+            if tally.accepted == missing:
+                self._class, self._draw = self._class + 1, 0
+            self._show(name, tally, len(chosen))
+            yield self._table(name, files, number * BLOCK_SIZE + chosen)
+
+    def _get(self, key: Key, needed: int) -> Block:
+        # the limit of a shard often falls inside a block, which is then wanted twice in a row
+        if self._last is None or self._last[0] != key:
+            self._last = key, self._pool.get(key, self._upcoming(needed))
+        return self._last[1]
+
+    def _upcoming(self, needed: int) -> Iterator[Key]:
+        """Yield the blocks that will be asked for whatever the filter says."""
+        first = self._draw // BLOCK_SIZE
+        for position in range(self._class, len(self._classes)):
+            _, label, missing = self._classes[position]
+            begin, rows = (
+                (first, needed + self._draw % BLOCK_SIZE) if position == self._class else (0, missing)
+            )
+            for number in range(begin, begin + -(-rows // BLOCK_SIZE)):
+                yield label, number
+
+    def _show(self, name: str, tally: Tally, rows: int) -> None:
+        if self._bar is not None:
+            self._bar.update(rows)
+            self._bar.set_postfix_str(f"{name!r}: {tally.accepted / tally.drawn:.0%} accepted", refresh=False)
+
+    def _table(self, name: str, files: list[bytes], draws: NDArray[np.int64]) -> pa.Table:
+        schema, rows, origin = self._features.arrow_schema, len(files), self._origin
+        image = schema.field(self._columns.image).type
+        kind = schema.field("provenance").type
+        known = {
+            "generator": [origin.generator] * rows,
+            "checkpoint": [origin.checkpoint] * rows,
+            "seed": [origin.seed] * rows,
+            "draw": draws.tolist(),
+        }
+        columns = {
+            self._columns.image: pa.array([{"bytes": file, "path": None} for file in files], image),
+            self._columns.label: pa.array(
+                [self._values[name]] * rows, schema.field(self._columns.label).type
+            ),
+            "synthetic": pa.array([True] * rows, pa.bool_()),
+            "provenance": pa.array(
+                [dict(zip(known, row, strict=True)) for row in zip(*known.values(), strict=True)], kind
+            ),
+        }
+        arrays = [
+            columns.get(f.name, null_column(rows, f.type) if f.name not in columns else None) for f in schema
+        ]
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _shortfall(name: str, missing: int, tally: Tally, limit: int) -> FailedError:
+    return FailedError(
+        f"class {name!r} fell short of {missing:,} images: {tally.describe()}, and {limit:,} draws are the "
+        "limit; what was accepted is kept: run it again with a larger max_draws, or with filter none, or fit "
+        "longer"
+    )

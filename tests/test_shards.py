@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from synthaug.errors import InputError
+from synthaug.folder import ShardFolder, is_finished
+from synthaug.shards import ShardWriter, locked, write_file
+
+SCHEMA = pa.schema(
+    [("number", pa.int64()), ("data", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
+)
+
+
+def make_table(start: int, stop: int, size: int = 20) -> pa.Table:
+    data = [
+        {"bytes": np.random.Philox(n).random_raw(size).tobytes(), "path": None} for n in range(start, stop)
+    ]
+    return pa.table({"number": range(start, stop), "data": data}, schema=SCHEMA)
+
+
+class Counter:
+    """A stream of numbered rows."""
+
+    def __init__(self, num_rows: int) -> None:
+        self.num_rows, self.position, self.made = num_rows, 0, 0
+
+    def state(self):
+        return {"position": self.position}
+
+    def seek(self, state):
+        self.position = state["position"]
+
+    def read(self, count):
+        end = self.position + count
+        while self.position < end:
+            step = min(7, end - self.position)
+            self.position += step
+            self.made += step
+            yield make_table(self.position - step, self.position)
+
+
+def write(path: Path, cuts) -> str:
+    with ShardWriter(path, SCHEMA) as writer:
+        for start, stop in zip(cuts, cuts[1:], strict=False):
+            writer.write(make_table(start, stop))
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@settings(deadline=None, max_examples=10)
+@given(cuts=st.lists(st.integers(0, 1230), max_size=6))
+def test_the_bytes_do_not_depend_on_how_rows_arrive(tmp_path_factory, cuts):
+    folder = tmp_path_factory.mktemp("shards")
+    assert write(folder / "a", [0, 1230]) == write(folder / "b", [0, *sorted(cuts), 1230])
+    assert pq.ParquetFile(folder / "a").metadata.num_row_groups == 2
+    assert pq.read_table(folder / "a").equals(make_table(0, 1230))
+
+
+def test_large_rows_make_smaller_row_groups(tmp_path):
+    with ShardWriter(tmp_path / "a", SCHEMA) as writer:
+        for start in range(0, 200, 50):
+            writer.write(make_table(start, start + 50, size=1 << 17))  # a MiB a row
+    assert pq.ParquetFile(tmp_path / "a").metadata.num_row_groups == 2
+
+
+def make_folder(path: Path, arguments=None, rows=(45, 12), **options):
+    streams = [Counter(n) for n in rows]
+    with locked(path):
+        folder = ShardFolder(path, arguments or {"seed": 0}, **options)
+        if not folder.finished:
+            folder.write({"train": streams, "test": [Counter(3)]}, SCHEMA, rows_per_shard=20)
+            folder.finish()
+    return folder, [stream.made for stream in streams]
+
+
+def test_a_folder_is_cut_into_shards_and_finished(tmp_path):
+    folder, made = make_folder(tmp_path / "out")
+    names = ["test-00000-of-00001", *(f"train-{i:05d}-of-00004" for i in range(4))]
+    assert sorted(p.stem for p in (tmp_path / "out" / "data").iterdir()) == names
+    assert [pq.read_metadata(p).num_rows for p in folder.paths("train")] == [20, 20, 5, 12]
+    assert made == [45, 12] and is_finished(tmp_path / "out") and not (tmp_path / "out" / ".partial").exists()
+    numbers = folder.read_rows("train", [0, 19, 20, 44, 45, 56], ["number"])["number"].to_pylist()
+    assert numbers == [0, 19, 20, 44, 0, 11]
+
+
+def test_only_what_is_damaged_is_written_again(tmp_path):
+    folder, _ = make_folder(tmp_path / "out")
+    path = folder.paths("train")[1]
+    before = path.read_bytes()
+    path.write_bytes(before[:-7])
+    assert not folder.finished
+    _, made = make_folder(tmp_path / "out")
+    assert path.read_bytes() == before and made == [20, 0]
+
+
+def test_an_unreadable_manifest_asks_for_fresh(tmp_path):
+    make_folder(tmp_path / "out")
+    (tmp_path / "out" / "manifest.json").write_text("{")
+    with pytest.raises(InputError, match="--fresh"):
+        make_folder(tmp_path / "out")
+    make_folder(tmp_path / "out", fresh=True)
+
+
+def test_arguments_are_compared_as_json(tmp_path):
+    make_folder(tmp_path / "out", {"names": ("a", "b")})
+    make_folder(tmp_path / "out", {"names": ["a", "b"]})
+    with pytest.raises(InputError, match=r"\(names, seed\)"):
+        make_folder(tmp_path / "out", {"seed": 1})
+
+
+def test_one_writer_at_a_time(tmp_path):
+    with locked(tmp_path / "out"):
+        with pytest.raises(InputError, match="another process"), locked(tmp_path / "out"):
+            pass
+        assert (tmp_path / "out").is_dir()
+    assert not (tmp_path / "out").exists()  # nothing was written, nothing is left
+    with locked(tmp_path / "out"):
+        write_file(tmp_path / "out" / "a.txt", "x")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.txt"]
+
+
+def test_a_lock_left_by_a_dead_process_does_not_hold(tmp_path):
+    (tmp_path / ".lock").touch()
+    with locked(tmp_path):
+        pass
+
+
+def test_a_file_in_the_way_is_bad_input(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "file" / "below"):
+        pass
+
+
+def test_write_file_replaces_whole_files(tmp_path):
+    write_file(tmp_path / "a", b"one")
+    write_file(tmp_path / "a", "zwei")
+    assert (tmp_path / "a").read_text() == "zwei" and os.listdir(tmp_path) == ["a"]
