@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from synthaug.classifier import Judge
+from synthaug.judge import Judge
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
@@ -95,6 +95,8 @@ def save_generator(folder: Path, generator: ConditionalGenerator, config: Mappin
         config: Keyword arguments of its constructor.
     """
     _write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
+    if generator.latents:
+        _write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
     content = {"family": generator.family, "version": generator.version, **config}
     write_text(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     generator.run_folder = folder
@@ -130,6 +132,8 @@ def load_generator(
             raise ValueError(f"{size} parameters are more than {MAX_PARAMETERS}")
         generator = cls(**config)
         generator.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        if (folder / "latents.safetensors").is_file():
+            generator.latents = load_file(folder / "latents.safetensors")
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise

@@ -104,18 +104,18 @@ def row_schedule(labels: NDArray[np.int64], *, length: int, seed: int, balanced:
         (length,) int64 row numbers.
     """
     if not balanced:
-        return _cycle(np.arange(len(labels)), length, seed, stream=0)
+        return cycle_rows(np.arange(len(labels)), length, seed=seed, stream=0)
     present = np.unique(labels)
-    classes = _cycle(present, length, seed, stream=0)
+    classes = cycle_rows(present, length, seed=seed, stream=0)
     rows = np.empty(length, dtype=np.int64)
     for label in present:
         positions = np.flatnonzero(classes == label)
         members = np.flatnonzero(labels == label)
-        rows[positions] = _cycle(members, len(positions), seed, stream=1 + int(label))
+        rows[positions] = cycle_rows(members, len(positions), seed=seed, stream=1 + int(label))
     return rows
 
 
-def _cycle(values: NDArray[np.int64], length: int, seed: int, *, stream: int) -> NDArray[np.int64]:
+def cycle_rows(values: NDArray[np.int64], length: int, *, seed: int, stream: int) -> NDArray[np.int64]:
     """Return `length` values: permutation after permutation of `values`."""
     rounds = -(-length // len(values))
     draws = BatchRandom(seed, stream, start=0, count=rounds, stream=7).uniform(len(values)).numpy()

@@ -27,7 +27,7 @@ from synthaug.checkpoint import (
     save_judge,
     write_text,
 )
-from synthaug.classifier import fit_judge
+from synthaug.judge import fit_judge
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError, suggest
@@ -293,7 +293,7 @@ def _finish(folder: Path, plan: FitPlan, generator: ConditionalGenerator, summar
     """Write what a finished run holds; config.json comes last."""
     rows, recipe = plan.train, plan.recipe
     device = next(generator.parameters()).device
-    generator.memorize(to_tensor(torch.from_numpy(rows.pixels)).to(device), torch.from_numpy(rows.labels).to(device))
+    generator.memorize(to_tensor(rows.pixels).to(device), torch.from_numpy(rows.labels).to(device))
     generator.cpu()
     print("fitting the judge", file=sys.stderr)
     judge = fit_judge(rows.pixels, rows.labels, class_names=rows.class_names, seed=recipe.fit.seed)

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from synthaug.batches import RowOrder
 from synthaug.budget import Budget
 from synthaug.checkpoint import load_state, save_state
-from synthaug.codec import to_pixels, to_tensor
+from synthaug.codec import to_pixels
 from synthaug.ema import MovingAverage
 from synthaug.errors import FailedError, StoppedError
 from synthaug.generators.base import ConditionalGenerator, Objective
@@ -101,7 +101,7 @@ def train(
 
     def load_batch(start: int, count: int) -> tuple[Tensor, Tensor]:
         rows = torch.from_numpy(order.positions(start, count)).to(device)
-        return to_tensor(data[rows]), classes[rows]
+        return _to_float(data[rows]), classes[rows]
 
     # -- players: data-dependent start on a global batch, one optimiser for each objective
     generator.to(device).train()
@@ -183,6 +183,11 @@ def train(
         objective.module.requires_grad_(True)
     summary = {"images_seen": now.images_seen, "steps": now.step, "seconds": budget.elapsed, "losses": logs}
     return average.module, summary
+
+
+def _to_float(pixels: Tensor) -> Tensor:
+    """Map pixels (N, H, W, C) uint8 to images (N, C, H, W) in [-1, 1] on their device."""
+    return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
 
 
 def _make_optimizer(objective: Objective) -> torch.optim.Optimizer:

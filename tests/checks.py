@@ -87,23 +87,24 @@ def check_parameters_get_their_own_gradients(family):
 
 
 def check_few_steps_lower_the_loss(family):
+    """Each objective in turn lowers its own loss while the others stand still."""
     generator = make(family)
     images, labels = toy_batch()
     objectives = list(generator.objectives())
-    optimizers = [torch.optim.AdamW(o.module.parameters(), lr=2e-3) for o in objectives]
-    history = []
-    for step in range(30):
-        for index, objective in enumerate(objectives):
-            for other in objectives:
-                other.module.requires_grad_(other is objective)
+    for index, objective in enumerate(objectives):
+        for other in objectives:
+            other.module.requires_grad_(other is objective)
+        optimizer = torch.optim.AdamW(objective.module.parameters(), lr=1e-3, betas=objective.betas)
+        history = []
+        for step in range(48):
             terms = objective.loss(objective.module, images, labels, rng_for(step, stream=index))
-            optimizers[index].zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()
-            optimizers[index].step()
-            if index == 0:
-                history.append(float(terms["loss"].detach()))
-    assert np.isfinite(history).all()
-    assert np.mean(history[-5:]) < np.mean(history[:5])
+            optimizer.step()
+            history.append(float(terms["loss"].detach()))
+        assert np.isfinite(history).all()
+        # windows of 16 steps: penalties may come every few steps only
+        assert np.mean(history[-16:]) < np.mean(history[:16]), objective.name
     return generator
 
 

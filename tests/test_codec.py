@@ -12,10 +12,10 @@ from PIL import Image, ImageDraw
 
 from synthaug.codec import (
     Codec,
-    canonical,
     check_image_size,
     decode_bytes,
     pixel_hash,
+    show,
     to_pixels,
     to_tensor,
 )
@@ -116,7 +116,7 @@ def test_exif_rotation_is_applied(kind):
     opened = decode_bytes(encode_file(image.convert("RGB"), kind, exif=exif, **options))
     pixels = Codec(16, 1).encode(opened)[..., 0]
     assert pixels[:7].min() > 200 and pixels[9:].max() < 50
-    assert canonical(opened).size == (16, 16)
+    assert show(opened).image.size == (16, 16)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (5, 9), (64, 31)])
@@ -198,7 +198,8 @@ def test_hash_is_of_what_the_image_shows():
 def test_hash_tells_pixels_size_and_transparency_apart():
     different = [
         ramp(16, 16), ramp(8, 32), ramp(32, 8), colours(), colours().rotate(90),
-        Image.new("LA", (16, 16), (0, 9)), Image.new("L", (16, 16)), Image.new("RGBA", (16, 16), (1, 0, 0, 9)),
+        Image.new("LA", (16, 16), (0, 9)), Image.new("L", (16, 16)),
+        Image.new("RGBA", (16, 16), (1, 0, 0, 9)),
         Image.fromarray(np.zeros((16, 16), np.float32)), Image.fromarray(np.zeros((16, 16), np.uint16)),
     ]  # fmt: skip
     assert len({pixel_hash(image) for image in different}) == len(different)
@@ -221,7 +222,7 @@ def test_codec_survives_json(value_range):
 
 @pytest.mark.parametrize("bad", [0, -1, 7, 100_000, 8.0, True, "32", None])
 def test_image_size_is_checked(bad):
-    with pytest.raises(InputError, match="image_size is .* give an integer from 8"):
+    with pytest.raises(InputError, match=r"image_size is .* give an integer from 8"):
         check_image_size(bad)
     with pytest.raises(InputError):
         Codec(bad, 3)

@@ -32,7 +32,7 @@ def test_optimal_sigma_loss_is_the_gaussian_likelihood_at_its_best_sigma():
     generator.beta = 0.0
     terms = generator.loss(generator.network, images, labels, Rng())
     (gradient,) = torch.autograd.grad(terms["loss"], generator.network.paint.weight)
-    means, _ = generator.network(images, labels, generator._split(Rng().normal(*generator.noise_shape)))
+    means, _ = generator.network(images, labels, generator._split(Rng().normal(generator._noise_size)))
     expected = 0.5 * ((images - means) ** 2).mean().log() + 0.5
     (expected_gradient,) = torch.autograd.grad(expected, generator.network.paint.weight)
     torch.testing.assert_close(terms["loss"], expected)

@@ -186,9 +186,9 @@ def test_corrupt_rows_are_listed_or_left_out():
     assert "and 1 more" in message and "'skip'" in message
     images = load_images(dataset, on_bad_image="skip")
     assert images.rows.tolist() == [0, 6] and images.class_counts == {"a": 1, "b": 1}
-    assert [(bad_row.row, reason in bad_row.reason) for bad_row, reason in zip(images.corrupt, [*bad, "cannot read"], strict=True)] == [
-        (1, True), (2, True), (3, True), (4, True), (5, True), (7, True),
-    ]  # fmt: skip
+    assert [found.row for found in images.corrupt] == [1, 2, 3, 4, 5, 7]
+    for found, reason in zip(images.corrupt, [*bad, "cannot read"], strict=True):
+        assert reason in found.reason
     fails("on_bad_image is 'ignore'; give 'error' or 'skip'", load_images, dataset, on_bad_image="ignore")
 
 
@@ -404,7 +404,8 @@ def test_no_room_on_disk(tiny_memory, monkeypatch):
 @pytest.mark.parametrize(
     ("rows", "validation", "held"),
     [(4, "auto", 0), (5, "auto", 1), (9, "auto", 1), (99, "auto", 19), (100, "auto", 10), (250, "auto", 25),
-     (10, 0, 0), (10, 0.0, 0), (10, None, 0), (10, 0.25, 2), (3, 0.1, 1), (1, 0.5, 0), (10, 3, 3), (10, 9, 9)],
+     (10, 0, 0), (10, 0.0, 0), (10, None, 0), (10, 0.25, 2), (3, 0.1, 1), (1, 0.5, 0), (10, 3, 3),
+     (10, 9, 9)],
 )  # fmt: skip
 def test_number_of_validation_rows(rows, validation, held):
     hashes = np.array([f"{number * 7919 % 1009:064x}" for number in range(rows)])

@@ -56,8 +56,9 @@ def test_what_is_found(folder):
 def test_table_says_it(folder):
     text = inspect_dataset(str(folder)).table()
     for piece in (
-        "column 'image' (Image)", "column 'label' (ClassLabel)", "'note' (string)", "25 rows", "1 unlabelled", "1 corrupt",
-        "row 22: not a PNG", "10x10 (23), 12x12 (1)", "L (24)", "2 rows repeat", "rows 3, 21", "2 rows of 'test'",
+        "column 'image' (Image)", "column 'label' (ClassLabel)", "'note' (string)", "25 rows",
+        "1 unlabelled", "1 corrupt", "row 22: not a PNG", "10x10 (23), 12x12 (1)", "L (24)",
+        "2 rows repeat", "rows 3, 21", "2 rows of 'test'",
         "imbalance factor 2.83", "10x10x1 uint8", "suggested plan (majority)", "dog",
     ):  # fmt: skip
         assert piece in text, piece

@@ -86,7 +86,7 @@ def test_selected_and_shuffled_datasets_are_read_as_they_show():
     assert stored(strip(mix(real, make_synthetic([(1, 1)]))), "age") == stored(real, "age")
 
 
-# ----------------------------------------------------------------------------------------------- rows on their way
+# ---------------------------------------- rows on their way
 
 
 def test_dataset_rows_can_be_taken_up_anywhere():
@@ -115,7 +115,7 @@ def test_the_digest_tells_content_apart():
     assert digest_rows(real.select(range(9)[::-1]).select(range(9)[::-1])) == digest_rows(real)
 
 
-# --------------------------------------------------------------------------------------------- datasets as folders
+# ---------------------------------------- datasets as folders
 
 
 def test_write_dataset(tmp_path):

@@ -3,12 +3,16 @@
 import io
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from hub_server import HubServer
 from PIL import Image as PillowImage
 
 from synthaug.data import load_images
@@ -206,7 +210,7 @@ def test_class_folders(tmp_path):
     column = splits["train"].data.column("image").combine_chunks()
     column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
     assert column.field("bytes").null_count == 9  # not read into memory
-    assert all(os.path.isabs(path) for path in column.field("path").to_pylist())
+    assert all(Path(path).is_absolute() for path in column.field("path").to_pylist())
 
 
 def test_class_folders_with_relative_path(tmp_path, monkeypatch):
@@ -369,3 +373,40 @@ def test_test_split_is_chosen(tmp_path):
     fails("has the splits 'train', 'validation'; name one", open_test, str(tmp_path))
     assert len(open_test(str(tmp_path), "validation")) == 2
     fails("has no split 'train2'", open_dataset, str(tmp_path), "train2")
+
+
+HUB_CLIENT = """
+import sys
+from synthaug.data import load_images
+from synthaug.errors import InputError
+from synthaug.sources import open_splits
+for spec in sys.argv[1:]:
+    try:
+        print({name: load_images(split).class_counts for name, split in open_splits(spec).items()})
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_hub_dataset(tmp_path):
+    (tmp_path / "canary.png").write_bytes(png(9))
+    good = write_parquet(tmp_path / "good.parquet", [0, 1]).read_bytes()
+    rows = [{"bytes": png(0), "path": None}, {"bytes": None, "path": str(tmp_path / "canary.png")}]
+    bad = write_parquet(tmp_path / "bad.parquet", [0, 1], rows=rows).read_bytes()
+    with HubServer({"hf_token": "me"}) as hub:
+        for name, content in {"good": good, "bad": bad}.items():
+            hub.create("dataset", f"me/{name}").put(**{"data/train-00000-of-00001.parquet": content})
+        environment = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
+        environment |= hub.environment(tmp_path / "home", None)
+        environment["HF_DATASETS_CACHE"] = str(tmp_path / "home" / "datasets")
+        specs = ["me/good", "me/good:default", "me/bad", "me/good:other", "me/none"]
+        command = [sys.executable, "-c", HUB_CLIENT, *specs]
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=100, check=True
+        )
+    lines = done.stdout.splitlines()
+    assert done.stderr == "" and len(lines) == 5
+    assert lines[0] == lines[1] == "{'train': {'cat': 1, 'dog': 1}}"
+    assert "row 1 of 'me/bad' names the file" in lines[2]
+    assert "no file or folder 'me/good:other'" in lines[3] and "cannot be loaded" in lines[3]
+    assert "no file or folder 'me/none'" in lines[4] and "no dataset of that name" in lines[4]

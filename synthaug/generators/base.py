@@ -93,6 +93,8 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
             raise InputError("class_names is empty; name at least one class")
         self.class_names = list(class_names)
         self.image_size, self.channels = image_size, channels
+        self.latents: dict[str, Tensor] = {}
+        """What `memorize` took from the training images; kept in a file of its own, apart from the weights."""
         self.run_folder: Path | None = None
         """Run folder this generator was fitted into or loaded from; None for a bare module."""
 
@@ -123,7 +125,7 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
         """Set data-dependent starting values from a first global batch; nothing by default."""
 
     def memorize(self, images: Tensor, labels: Tensor) -> None:
-        """Take from the training rows what sampling needs later (buffers); nothing by default."""
+        """Take from the training rows what sampling needs later, into `latents`; nothing by default."""
 
     @torch.no_grad()
     def sample(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator, Objective, Preset
 from synthaug.generators.layers import Canvas, ResidualBlock
 from synthaug.noise import BatchRandom
@@ -71,7 +72,6 @@ class Network(nn.Module):
         latent_dim: int,
         spatial_latents: int,
         depth: int,
-        dropout: float,
     ) -> None:
         super().__init__()
         context = 2 * width
@@ -84,7 +84,7 @@ class Network(nn.Module):
         self.decoder, self.ups, self.groups = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level, w in enumerate(widths):
             self.encoder.append(nn.ModuleList(ResidualBlock(w, context) for _ in range(depth)))
-            self.decoder.append(nn.ModuleList(ResidualBlock(w, context, dropout=dropout) for _ in range(depth)))
+            self.decoder.append(nn.ModuleList(ResidualBlock(w, context) for _ in range(depth)))
             self.groups.append(LatentGroup(w, spatial_latents) if spatial_latents else nn.Identity())
             if level + 1 < len(widths):
                 self.downs.append(nn.Conv2d(w, widths[level + 1], 4, stride=2, padding=1))
@@ -119,8 +119,22 @@ class Network(nn.Module):
                 h = self.downs[level](F.silu(h))
         return features
 
+    def top_moments(self, context: Tensor, features: list[Tensor] | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return prior mean and log-variance of the top group, then those of its posterior (or prior again)."""
+        prior_mu, prior_logvar = self.top_prior(context).chunk(2, dim=1)
+        if features is None:
+            return prior_mu, prior_logvar, prior_mu, prior_logvar
+        flat = F.silu(features[-1]).flatten(1)
+        shift, logvar = self.top_posterior(torch.cat([flat, context], dim=1)).chunk(2, dim=1)
+        return prior_mu, prior_logvar, prior_mu + shift, prior_logvar + 6 * torch.tanh(logvar / 6)
+
     def forward(
-        self, images: Tensor | None, labels: Tensor, noise: Sequence[Tensor], temperature: float = 1.0
+        self,
+        images: Tensor | None,
+        labels: Tensor,
+        noise: Sequence[Tensor],
+        temperature: float = 1.0,
+        top: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
         """Reconstruct `images` (or sample, when None).
 
@@ -129,28 +143,22 @@ class Network(nn.Module):
             labels: (N,) int64.
             noise: Standard normal noise of each group, in the order of `noise_sizes`.
             temperature: Scale of the noise.
+            top: (N, latent_dim) values of the top group to use instead of drawing it.
 
         Returns:
             The mean image (N, C, H, W) in [-1, 1] and, per group, the KL terms (N,) in nats.
         """
         context = self.embedding(labels)
         features = None if images is None else self.encode(images, context)
-
-        prior_mu, prior_logvar = self.top_prior(context).chunk(2, dim=1)
-        mu, logvar = prior_mu, prior_logvar
-        if features is not None:
-            top = F.silu(features[-1]).flatten(1)
-            shift, logvar = self.top_posterior(torch.cat([top, context], dim=1)).chunk(2, dim=1)
-            mu, logvar = prior_mu + shift, prior_logvar + 6 * torch.tanh(logvar / 6)
+        prior_mu, prior_logvar, mu, logvar = self.top_moments(context, features)
         divergences = [gaussian_kl(mu, logvar, prior_mu, prior_logvar).flatten(1).sum(1)]
-        z = mu + temperature * (0.5 * logvar).exp() * noise[0]
+        z = mu + temperature * (0.5 * logvar).exp() * noise[0] if top is None else top
         h = self.top_enter(torch.cat([z, context], dim=1))
         h = h.view(len(labels), self.widths[-1], self.canvas.base, self.canvas.base)
 
         for level in reversed(range(len(self.widths))):
             if self.spatial_latents:
                 group = self.groups[level]
-                assert isinstance(group, LatentGroup)
                 moments = group.moments(F.silu(h), None if features is None else F.silu(features[level]))
                 prior_mu, prior_logvar, mu, logvar = moments
                 divergences.append(gaussian_kl(mu, logvar, prior_mu, prior_logvar).flatten(1).sum(1))
@@ -174,8 +182,12 @@ class CVAE(ConditionalGenerator):
         latent_dim: Size of the top group of latents (one vector an image).
         spatial_latents: Channels of each spatial group; 0 leaves only the top group.
         depth: Residual blocks per level, in the encoder and in the decoder.
-        dropout: Channel dropout in the decoder.
         beta: Weight of the KL term after its warm-up.
+        sampling: "neighbours" draws the top latents between two training images of the class, "prior" from
+            the prior; without stored latents the prior is used.
+        spread: In "neighbours", how far the draw may go from the first image towards the second, as an
+            angle in units of a right angle; 0.5 at most, where both count alike.
+        learning_rate: Peak learning rate.
 
     References:
         Kingma, Welling: Auto-encoding variational Bayes (2014), eq. 3.
@@ -195,12 +207,15 @@ class CVAE(ConditionalGenerator):
         latent_dim: int = 32,
         spatial_latents: int = 0,
         depth: int = 1,
-        dropout: float = 0.0,
         beta: float = 1.0,
+        sampling: str = "neighbours",
+        spread: float = 0.5,
         learning_rate: float = 2e-3,
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
-        self.beta, self.learning_rate = beta, learning_rate
+        if sampling not in ("neighbours", "prior"):
+            raise InputError(f"sampling is {sampling!r}; choose neighbours or prior")
+        self.beta, self.learning_rate, self.sampling, self.spread = beta, learning_rate, sampling, spread
         self.network = Network(
             Canvas(image_size),
             channels=channels,
@@ -209,15 +224,18 @@ class CVAE(ConditionalGenerator):
             latent_dim=latent_dim,
             spatial_latents=spatial_latents,
             depth=depth,
-            dropout=dropout,
         )
         self.register_buffer("log_sigma", torch.zeros(()))
         self.log_sigma: Tensor
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """All groups' noise as one flat vector."""
-        return (sum(math.prod(shape) for shape in self.network.noise_sizes()),)
+        """Three numbers that choose neighbours, then all groups' noise, as one flat vector."""
+        return (3 + self._noise_size,)
+
+    @property
+    def _noise_size(self) -> int:
+        return sum(math.prod(shape) for shape in self.network.noise_sizes())
 
     def _split(self, noise: Tensor) -> list[Tensor]:
         shapes = self.network.noise_sizes()
@@ -247,7 +265,7 @@ class CVAE(ConditionalGenerator):
         The mean under the logarithm is over all processes; its gradient is taken through the ratio of the
         local error to that mean, which averages to the gradient of the global loss.
         """
-        noise = self._split(rng.normal(*self.noise_shape))
+        noise = self._split(rng.normal(self._noise_size))
         means, divergences = module(images, labels, noise)
         error = ((images - means) ** 2).mean()
         overall = rng.mean(error).clamp_min(1e-6)
@@ -267,7 +285,7 @@ class CVAE(ConditionalGenerator):
             labels: (N,) int64.
             rng: Source of the posterior noise; torch's global one when None.
         """
-        noise = torch.randn((len(images), *self.noise_shape), generator=rng).to(images.device)
+        noise = torch.randn((len(images), self._noise_size), generator=rng).to(images.device)
         means, divergences = self.network(images, labels, self._split(noise))
         squared = ((images - means) ** 2).flatten(1).sum(1)
         pixels = images[0].numel()
@@ -276,10 +294,54 @@ class CVAE(ConditionalGenerator):
         )
         return log_likelihood - torch.stack(divergences).sum(0)
 
+    @torch.no_grad()
+    def memorize(self, images: Tensor, labels: Tensor) -> None:
+        """Keep the top posterior of every training image, sorted by class, for "neighbours"."""
+        order = labels.argsort(stable=True)
+        moments = []
+        for rows in order.split(512):
+            context = self.network.embedding(labels[rows])
+            _, _, mu, logvar = self.network.top_moments(context, self.network.encode(images[rows], context))
+            moments.append(torch.stack([mu, (0.5 * logvar).exp()]))
+        mu, sigma = torch.cat(moments, dim=1)
+        self.latents = {"mu": mu, "sigma": sigma, "counts": torch.bincount(labels, minlength=self.num_classes)}
+
     def decode_noise(self, noise: Tensor, labels: Tensor, temperature: float) -> Tensor:
-        """Draw every group from its prior and return the mean image."""
-        means, _ = self.network(None, labels, self._split(noise), temperature)
+        """Draw the top group near training images or from the prior, the others from their priors."""
+        choices, noise = noise[:, :3], noise[:, 3:]
+        parts = self._split(noise)
+        top = self._draw_neighbours(choices, parts[0], labels, temperature) if self.latents else None
+        if self.sampling == "prior":
+            top = None
+        means, _ = self.network(None, labels, parts, temperature, top)
         return torch.as_tensor(means)
+
+    def _draw_neighbours(self, choices: Tensor, noise: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        r"""Draw between two training images i, j of the class, keeping the spread of the class.
+
+        .. math:: z = m_y + \cos\theta\,(\mu_i - m_y) + \sin\theta\,(\mu_j - m_y) + T \sigma_i \epsilon,
+                  \qquad \theta \sim U(0, \texttt{spread} \cdot \pi / 2)
+
+        The weights' squares add up to one, so that draws have the mean and covariance of the class's
+        latents, which a straight line between i and j would shrink.
+
+        References:
+            Chadebec et al.: Data augmentation in high dimensional low sample size setting using a geometry-based
+            variational autoencoder (2022), section 3 (sampling near the training posteriors).
+        """
+        device = noise.device
+        mu, sigma = self.latents["mu"].to(device), self.latents["sigma"].to(device)
+        counts = self.latents["counts"].to(device)
+        starts = counts.cumsum(0) - counts
+        uniform = torch.special.ndtr(choices.double()).clamp(0, 1 - 1e-12)
+        rows = starts[labels, None] + (uniform[:, :2] * counts[labels, None]).long()
+        means = torch.zeros(len(counts), mu.shape[1], device=device, dtype=mu.dtype)
+        classes = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
+        means = means.index_add(0, classes, mu) / counts.clamp_min(1)[:, None]
+        theta = (uniform[:, 2:] * self.spread * (math.pi / 2)).to(mu.dtype)
+        centre = means[labels]
+        drawn = centre + theta.cos() * (mu[rows[:, 0]] - centre) + theta.sin() * (mu[rows[:, 1]] - centre)
+        return drawn + temperature * sigma[rows[:, 0]] * noise
 
     @classmethod
     def preset(cls, class_counts: Sequence[int], image_size: int, channels: int) -> Preset:

@@ -74,20 +74,18 @@ class ResidualBlock(nn.Module):
     Args:
         channels: Channels in and out.
         context: Width of the condition.
-        dropout: Probability of dropping a whole channel between the convolutions.
         scale: Factor on the start of the second convolution; 0 starts as the identity.
     """
 
-    def __init__(self, channels: int, context: int, *, dropout: float = 0.0, scale: float = 0.3) -> None:
+    def __init__(self, channels: int, context: int, *, scale: float = 0.3) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.film = FiLM(context, channels)
-        self.dropout = nn.Dropout2d(dropout)
         with torch.no_grad():
             self.second.weight.mul_(scale)
 
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         """Map (N, channels, H, W) to the same shape."""
         inner = self.film(self.first(F.silu(h)), context)
-        return h + self.second(self.dropout(F.silu(inner)))
+        return h + self.second(F.silu(inner))

@@ -1,0 +1,197 @@
+"""Pure functions of predictions: recall, F1, confusions, and the interval that a verdict rests on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import nctdtrinc, stdtrit
+
+__all__ = [
+    "Estimate",
+    "balanced_accuracy",
+    "balanced_nll",
+    "confusion_matrix",
+    "estimate_mean",
+    "judge_difference",
+    "macro_f1",
+    "mean_recalls",
+    "recalls",
+]
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+MINIMUM_SEEDS = 5
+"""Fewer paired seeds than these never earn a verdict other than "no clear change"."""
+
+
+def confusion_matrix(labels: Integers, predictions: Integers, num_classes: int) -> Integers:
+    """Return (K, K) counts: rows are the true classes, columns the predicted ones."""
+    flat = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return flat.reshape(num_classes, num_classes).astype(np.int64)
+
+
+def recalls(labels: Integers, predictions: Integers, num_classes: int) -> Floats:
+    """Return (K,) the share of each class's rows that were recognised; nan for a class without rows."""
+    rows = np.bincount(labels, minlength=num_classes).astype(np.float64)
+    hits = np.bincount(labels[labels == predictions], minlength=num_classes).astype(np.float64)
+    shares: Floats = np.divide(hits, rows, out=np.full(num_classes, np.nan), where=rows > 0)
+    return shares
+
+
+def mean_recalls(labels: Integers, predictions: NDArray[np.int64], num_classes: int) -> Floats:
+    """Return (K,) recalls averaged over the rows of `predictions` (S, n), one row a seed."""
+    return np.stack([recalls(labels, row, num_classes) for row in predictions]).mean(axis=0)
+
+
+def balanced_accuracy(labels: Integers, predictions: Integers, num_classes: int) -> float:
+    """Return the mean recall over the classes that have rows, in [0, 1].
+
+    Example:
+        >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]), 2)
+        0.5
+    """
+    return float(np.nanmean(recalls(labels, predictions, num_classes)))
+
+
+def macro_f1(labels: Integers, predictions: Integers, num_classes: int) -> float:
+    """Return the mean F1 over the classes that have rows, in [0, 1]."""
+    matrix = confusion_matrix(labels, predictions, num_classes)
+    present = matrix.sum(axis=1) > 0
+    f1 = 2 * np.diag(matrix) / np.maximum(matrix.sum(axis=0) + matrix.sum(axis=1), 1)
+    return float(f1[present].mean())
+
+
+def balanced_nll(labels: Integers, logits: NDArray[Any], num_classes: int) -> float:
+    """Return the negative log-likelihood in nats, averaged within and then over the classes with rows."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    rows = np.bincount(labels, minlength=num_classes)
+    sums = np.bincount(labels, weights=losses, minlength=num_classes)
+    return float((sums[rows > 0] / rows[rows > 0]).mean())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over classes, rows and seeds with its 95 % interval.
+
+    Args:
+        value: The mean.
+        low: Lower end of the interval; equals `value` with a single seed.
+        high: Upper end of the interval.
+        standard_error: Its standard error from seeds and test rows together.
+        seed_error: The part that the seeds show, sqrt(V_seed).
+        row_error: The part that the test rows show, sqrt(V_row).
+        degrees: Degrees of freedom of the t distribution; 0 with a single seed.
+        per_seed: The value of each seed.
+        detectable: Smallest true value that would be found with 80 % probability; nan with a single seed.
+    """
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    seed_error: float
+    row_error: float
+    degrees: float
+    per_seed: tuple[float, ...]
+    detectable: float
+
+
+def estimate_mean(scores: NDArray[Any], labels: Integers) -> Estimate:
+    r"""Estimate a class-balanced mean of scores that vary with the training seed and with the test row.
+
+    .. math::
+        \hat\theta &= \tfrac1K \sum_c \tfrac1{n_c} \sum_{i \in c} \tfrac1S \sum_s x_{si} \\
+        V_{seed} &= \tfrac1S\, \mathrm{var}_s(\hat\theta_s), \qquad
+        V_{row} = \tfrac1{K^2} \sum_c \mathrm{var}_{i \in c}(\bar x_{\cdot i}) / n_c, \qquad
+        V_{res} = \tfrac1{K^2} \sum_c \mathrm{ms}_c / (S\, n_c) \\
+        V &= \max(V_{seed},\ V_{row},\ V_{seed} + V_{row} - V_{res}), \qquad
+        \hat\theta \pm t_{0.975, \nu} \sqrt V
+
+    Seeds and rows are crossed random effects. V_row is what resampling the test rows within classes
+    (a stratified bootstrap of the seed means, with n - 1) converges to. The residual variance of the single
+    cells is in both V_seed and V_row, so it is taken out once; ms_c is its mean square within class c. The
+    degrees of freedom are Satterthwaite's. A class with a single row takes the pooled variances.
+
+    Args:
+        scores: (S, n) one number for each seed and test row: 0/1 for "recognised", or a paired difference.
+        labels: (n,) class of every row.
+
+    Returns:
+        The estimate; with one seed the interval is the bare value, because nothing shows its spread.
+
+    References:
+        Cornfield, Tukey: Average values of mean squares in factorials (1956).
+        Satterthwaite: An approximate distribution of estimates of variance components (1946), eq. 17.
+        Owen: The pigeonhole bootstrap (2007), section 3: resampling one way understates crossed effects.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    per_seed = np.mean([scores[:, rows].mean(axis=1) for rows in classes], axis=0)
+    value, seeds = float(per_seed.mean()), len(scores)
+    if seeds < 2:
+        nan = math.nan
+        return Estimate(value, value, value, nan, nan, nan, 0.0, tuple(per_seed.tolist()), nan)
+    seed_variance = float(per_seed.var(ddof=1)) / seeds
+    row_terms, residual_terms, freedom = _class_terms(scores, classes)
+    row_variance, residual_variance = row_terms.sum(), residual_terms.sum()
+    variance = max(seed_variance, row_variance, seed_variance + row_variance - residual_variance)
+    spread = (
+        seed_variance**2 / (seeds - 1)
+        + (row_terms**2 / freedom).sum()
+        + (residual_terms**2 / (freedom * (seeds - 1))).sum()
+    )
+    degrees = max(variance**2 / spread, float(seeds - 1)) if spread > 0 else float(seeds - 1)
+    error, critical = math.sqrt(variance), float(stdtrit(degrees, 0.975))
+    return Estimate(
+        value=value,
+        low=value - critical * error,
+        high=value + critical * error,
+        standard_error=error,
+        seed_error=math.sqrt(seed_variance),
+        row_error=math.sqrt(row_variance),
+        degrees=degrees,
+        per_seed=tuple(per_seed.tolist()),
+        detectable=float(nctdtrinc(degrees, 0.2, critical)) * error,
+    )
+
+
+def _class_terms(scores: Floats, classes: list[Integers]) -> tuple[Floats, Floats, Floats]:
+    """Return each class's term of V_row and of V_res, and its degrees of freedom (n_c - 1, at least 1)."""
+    seeds, counts = len(scores), np.array([len(rows) for rows in classes])
+    between, within = np.zeros(len(classes)), np.zeros(len(classes))
+    for position, rows in enumerate(classes):
+        part = scores[:, rows]
+        centred = part - part.mean(axis=0) - part.mean(axis=1, keepdims=True) + part.mean()
+        between[position] = ((part.mean(axis=0) - part.mean()) ** 2).sum()
+        within[position] = (centred**2).sum() / (seeds - 1)
+    freedom = np.maximum(counts - 1, 1)
+    own = counts > 1
+    pooled_between = between.sum() / max((counts - 1).sum(), 1)
+    pooled_within = within.sum() / max((counts - 1).sum(), 1)
+    between = np.where(own, between / freedom, pooled_between)
+    within = np.where(own, within / freedom, pooled_within)
+    scale = counts * float(len(classes)) ** 2
+    return between / scale, within / (seeds * scale), freedom.astype(np.float64)
+
+
+def judge_difference(estimate: Estimate, *, minimum_seeds: int = MINIMUM_SEEDS) -> str:
+    """Return "helps" or "harms" when the interval of the paired difference excludes zero, else the third.
+
+    Args:
+        estimate: Synthetic arm minus opponent.
+        minimum_seeds: With fewer seeds the answer is always "no clear change".
+
+    Returns:
+        "helps", "no clear change" or "harms".
+    """
+    if len(estimate.per_seed) < minimum_seeds:
+        return "no clear change"
+    if estimate.low > 0:
+        return "helps"
+    return "harms" if estimate.high < 0 else "no clear change"

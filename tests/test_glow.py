@@ -1,0 +1,220 @@
+"""Glow: exact densities against brute force, its start, its labels, its loss."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from synthaug.errors import InputError
+from synthaug.generators.bijections import ClassGaussian
+from synthaug.generators.glow import BIN_WIDTH, Glow
+from synthaug.noise import BatchRandom
+
+
+def tiny(image_size=8, channels=1, num_classes=3, seed=0, disturb=0.1, dtype=torch.float64, **options):
+    torch.manual_seed(seed)
+    arguments = {
+        "steps": (0,),
+        "principal": 9,
+        "width": 8,
+        "dense_steps": 2,
+        "dense_width": 8,
+        "embedding": 4,
+    }
+    arguments |= options
+    names = [f"c{i}" for i in range(num_classes)]
+    model = Glow(class_names=names, image_size=image_size, channels=channels, **arguments).to(dtype)
+    for parameter in model.parameters():
+        parameter.data += disturb * torch.randn_like(parameter)
+    return model
+
+
+def batch(model, number=6):
+    dtype = next(model.parameters()).dtype
+    images = torch.rand(number, model.channels, model.image_size, model.image_size, dtype=dtype) * 2 - 1
+    return images, torch.arange(number) % model.num_classes
+
+
+SHAPES = [
+    (8, 1, {"steps": (1, 0)}),
+    (9, 1, {}),
+    (8, 1, {"additive": True}),
+    (8, 1, {"dense_steps": 0}),
+    (8, 1, {"principal": 16}),
+]
+
+
+@pytest.mark.parametrize(("size", "channels", "options"), SHAPES)
+def test_log_prob_is_the_brute_force_density(size, channels, options):
+    model = tiny(size, channels, **options)
+    images, labels = batch(model, 2)
+    for row in range(2):
+        x, y = images[row : row + 1], labels[row : row + 1]
+
+        def encode(v, y=y, x=x):
+            return model.encode(v.view_as(x), y)[0]
+
+        jacobian = torch.autograd.functional.jacobian(encode, x.flatten(), vectorize=True)
+        base = torch.distributions.Normal(0.0, 1.0).log_prob(model.encode(x, y)).sum()
+        torch.testing.assert_close(model.log_prob(x, y)[0], base + torch.linalg.slogdet(jacobian)[1])
+
+
+@pytest.mark.parametrize(("size", "channels"), [(8, 1), (9, 4), (11, 3), (28, 1), (30, 2), (64, 3)])
+def test_encode_and_decode_are_inverse_at_every_size(size, channels):
+    model = tiny(size, channels, disturb=0.02)
+    images, labels = batch(model)
+    latents = model.encode(images, labels)
+    assert latents.shape == (len(images), *model.noise_shape)
+    torch.testing.assert_close(model.decode(latents, labels), images, atol=1e-8, rtol=0)
+
+
+def test_single_precision_inverts_within_a_pixel():
+    model = tiny(28, dtype=torch.float32, disturb=0.05)
+    images, labels = batch(model)
+    assert (model.decode(model.encode(images, labels), labels) - images).abs().max() < 0.5 * BIN_WIDTH
+
+
+def test_density_of_the_class_gaussian_integrates_to_one():
+    prior = ClassGaussian(2, 1).double()
+    prior.mean.data = torch.tensor([[0.5], [-1.0]]).double()
+    prior.log_scale.data = torch.tensor([[0.3], [-0.5]]).double()
+    grid = torch.linspace(-15, 15, 20001, dtype=torch.float64)[:, None]
+    mass = torch.trapezoid(prior.class_log_density(grid).exp(), grid, dim=0)
+    torch.testing.assert_close(mass, torch.ones(2, dtype=torch.float64))
+
+
+def test_class_densities_agree_with_whitening():
+    model = tiny()
+    _, labels = batch(model)
+    z = torch.randn(6, *model.noise_shape, dtype=torch.float64)
+    noise, logdet = model.prior.whiten(z, labels)
+    expected = torch.distributions.Normal(0.0, 1.0).log_prob(noise).sum(1) + logdet
+    density = model.prior.class_log_density(z).gather(1, labels[:, None])[:, 0]
+    torch.testing.assert_close(density, expected)
+    torch.testing.assert_close(model.prior.colour(noise, labels), z)
+
+
+def test_class_posterior_is_bayes_rule():
+    model = tiny()
+    images, _ = batch(model)
+    posterior = model.class_log_prob(images)
+    torch.testing.assert_close(posterior.exp().sum(1), torch.ones(6, dtype=torch.float64))
+    joint = torch.stack([model.log_prob(images, torch.full((6,), k)) for k in range(3)], 1)
+    torch.testing.assert_close(posterior, joint - joint.logsumexp(1, keepdim=True))
+
+
+def test_dequantisation_noise_moves_a_pixel_within_its_bin():
+    model = tiny()
+    images, labels = batch(model)
+    centre = model.log_prob(images, labels, noise=torch.full_like(images, 0.5))
+    torch.testing.assert_close(centre, model.log_prob(images, labels))
+    edge = model.log_prob(images, labels, noise=torch.ones_like(images))
+    torch.testing.assert_close(edge, model.log_prob(images + 1 / 255, labels))
+
+
+def test_start_normalises_and_survives_constant_images():
+    model = tiny(12, 3, disturb=0.0, dtype=torch.float32, noise_level=0.0)
+    images = torch.full((16, 3, 12, 12), -1.0)
+    images[:, 0] = torch.randn(16, 12, 12).clamp(-1, 1)
+    labels = torch.arange(16) % 3
+    model.initialize(images, labels)
+    assert all(p.isfinite().all() for p in model.parameters())
+    latents = model.encode(images, labels)
+    assert latents.isfinite().all() and model.log_prob(images, labels).isfinite().all()
+    assert 0.2 < float(latents.detach().pow(2).mean()) < 5.0
+
+
+def test_start_is_deterministic():
+    first, (images, labels) = tiny(disturb=0.0), batch(tiny(), 12)
+    second = copy.deepcopy(first)
+    first.initialize(images, labels)
+    torch.rand(5)
+    second.initialize(images, labels)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_temperature_zero_forgets_the_noise_and_labels_matter():
+    model = tiny(dtype=torch.float32)
+    labels = torch.tensor([0, 0, 1])
+    mode = model.sample(labels, noise=torch.randn(3, *model.noise_shape), temperature=0.0)
+    assert mode.shape == (3, 1, 8, 8) and mode.dtype == torch.float32
+    torch.testing.assert_close(mode[0], mode[1])
+    noise = torch.randn(1, *model.noise_shape).expand(3, -1)
+    images = model.sample(labels, noise=noise, temperature=0.7)
+    assert (images[0] - images[2]).abs().max() > 1e-3
+    assert torch.equal(images, model.sample(labels, noise=noise, temperature=0.7))
+
+
+def test_denoising_moves_along_the_score():
+    model = tiny(noise_level=0.1)
+    noise, labels = torch.randn(2, *model.noise_shape, dtype=torch.float64), torch.tensor([0, 1])
+    noisy = model.decode(0.5 * noise, labels)
+    clean = model.decode_noise(noise, labels, 0.5)
+    step, small = (clean - noisy) / 0.01, 1e-6
+    direction = torch.randn_like(noisy)
+    with torch.no_grad():
+        ahead, behind = (model.log_prob(noisy + sign * small * direction, labels) for sign in (1, -1))
+    slope = (ahead - behind) / (2 * small)
+    torch.testing.assert_close((step * direction).flatten(1).sum(1), slope, rtol=1e-4, atol=1e-4)
+
+
+def test_sampling_needs_no_gradient_and_leaves_none():
+    model = tiny(dtype=torch.float32).requires_grad_(False)
+    model.sample(torch.tensor([0, 1]))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_loss_is_bits_per_dimension():
+    model = tiny(noise_level=0.0, class_weight=0.0)
+    images, labels = batch(model)
+    (objective,) = model.objectives()
+    values = objective.loss(objective.module, images, labels, BatchRandom(0, 0, start=0, count=6))
+    uniform = BatchRandom(0, 0, start=0, count=6).uniform(1, 8, 8)
+    nats = model.log_prob(images, labels, noise=uniform.double()) + 64 * math.log(BIN_WIDTH)
+    torch.testing.assert_close(values["bits_per_dim"], (-nats / 64 / math.log(2)).mean())
+    torch.testing.assert_close(values["loss"], values["bits_per_dim"])
+
+
+def test_a_few_steps_lower_the_loss_and_reach_every_parameter():
+    model = tiny(10, dtype=torch.float32, disturb=0.0)
+    images = 0.2 * torch.randn(32, 1, 1, 1).clamp(-1, 1) * torch.linspace(-1, 1, 10).expand(32, 1, 10, 10)
+    labels = torch.arange(32) % 3
+    (objective,) = model.objectives()
+    optimiser, losses = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    for step in range(12):
+        rng = BatchRandom(0, step, start=0, count=32)
+        loss = objective.loss(objective.module, images, labels, rng)["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.1
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def test_configuration_rebuilds_the_model():
+    model = tiny(9, dtype=torch.float32)
+    twin = tiny(9, dtype=torch.float32, seed=5)
+    twin.load_state_dict(model.state_dict())
+    labels, noise = torch.tensor([0, 1]), torch.randn(2, *model.noise_shape)
+    assert torch.equal(model.sample(labels, noise=noise), twin.sample(labels, noise=noise))
+
+
+DATASETS = [([20] * 3, 8, 1), ([500] * 10, 28, 1), ([5000] * 10, 64, 4)]
+
+
+@pytest.mark.parametrize(("counts", "size", "channels"), DATASETS)
+def test_presets_build(counts, size, channels):
+    preset = Glow.preset(counts, size, channels)
+    names = [str(i) for i in range(len(counts))]
+    model = Glow(class_names=names, image_size=size, channels=channels, **preset.constructor)
+    assert isinstance(model, nn.Module) and model.noise_shape == (channels * size * size,)
+
+
+def test_too_many_levels_is_an_input_error():
+    with pytest.raises(InputError, match="steps"):
+        Glow(class_names=["a"], image_size=8, channels=1, steps=(0, 0, 0, 0))
