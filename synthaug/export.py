@@ -34,6 +34,7 @@ def write_dataset(
     output: str | Path,
     *,
     split: str = "train",
+    other_splits: Mapping[str, Dataset] | None = None,
     title: str | None = None,
     fresh: bool = False,
 ) -> Path:
@@ -43,6 +44,7 @@ def write_dataset(
         dataset: One dataset, or split name -> dataset.
         output: The folder to make.
         split: Name of a single dataset's split, or of the one that the card describes.
+        other_splits: Further splits, passed through.
         title: Heading of the card; the name of the folder when None.
         fresh: Remove what an earlier call left.
 
@@ -54,6 +56,7 @@ def write_dataset(
             something else.
     """
     splits = dict(dataset) if isinstance(dataset, Mapping) else {split: dataset}
+    splits |= other_splits or {}
     if not splits:
         raise InputError("there is no split to write; give at least one dataset")
     split = split if split in splits else next(iter(splits))

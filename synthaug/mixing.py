@@ -108,6 +108,8 @@ def _align(dataset: Dataset, features: Features) -> Dataset:
             f"the synthetic rows have the column {unknown[0]!r}, the real ones have not; "
             f"drop it (columns there: {', '.join(features)})"
         )
+    if not len(dataset):
+        return Dataset(features.arrow_schema.empty_table())  # concatenate_datasets passes over empty ones
     if not has_provenance(dataset.features):
         dataset = _with_provenance(dataset, synthetic=False)
     for name, feature in features.items():

@@ -37,7 +37,7 @@ def test_strip_undoes_mix_and_the_order_is_real_then_class_then_draw(counts, dra
     mixed = mix(real, synthetic)
     assert mixed.features == output_features(real.features)
     assert mixed["synthetic"][:] == [False] * len(real) + [True] * len(draws)
-    tail = mixed.select(range(len(real), len(mixed)))
+    tail = mixed.select(np.arange(len(real), len(mixed)))
     pairs = list(zip(tail["label"], [p["draw"] for p in stored(tail, "provenance")], strict=True))
     assert pairs == sorted(draws)
     assert tail["age"][:] == [None] * len(draws)
