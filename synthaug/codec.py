@@ -24,12 +24,13 @@ __all__ = [
     "MAX_SIZE",
     "MIN_SIZE",
     "Codec",
-    "canonical",
+    "Shown",
     "check_image_size",
     "decode_bytes",
     "has_alpha",
     "open_bytes",
     "pixel_hash",
+    "show",
     "strict_decoding",
     "to_pixels",
     "to_tensor",
@@ -130,8 +131,27 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     return image if mode in ("L", "RGB") else image.convert("RGB")
 
 
-def canonical(image: Image.Image) -> Image.Image:
-    """Return the image as it shows: upright, in the plainest mode that holds it (L, LA, RGB, RGBA, I or F).
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """An image as it shows: upright, in the plainest mode that holds it, with its pixels as bytes.
+
+    Args:
+        image: Mode L, LA, RGB, RGBA, I (more than 8 bits) or F.
+        data: ``image.tobytes()``, kept because hash and codec both need it and small images cost by the call.
+    """
+
+    image: Image.Image
+    data: bytes
+
+    @property
+    def hash(self) -> str:
+        """The sha256 (hex) of mode, size and pixels."""
+        header = f"{self.image.mode} {self.image.width}x{self.image.height}\n".encode()
+        return hashlib.sha256(header + self.data).hexdigest()
+
+
+def show(image: Image.Image) -> Shown:
+    """Return what an image of any mode shows, the same for whatever way of storing it.
 
     Palettes and bitmaps become what they show, an opaque alpha channel is dropped and a colour image whose
     channels are equal becomes grey. Integer images of more than 8 bits become I, floating-point ones F.
@@ -139,24 +159,23 @@ def canonical(image: Image.Image) -> Image.Image:
     image = _plain_mode(_upright(image))
     if image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] == 255:
         image = image.convert(image.mode[:-1])
-    step = len(image.mode)
+    data = image.tobytes()
     if image.mode in ("RGB", "RGBA"):
-        data = image.tobytes()
+        step = len(image.mode)
         red = data[0::step]
         if red == data[1::step] and red == data[2::step]:
-            return (
-                image.convert("L")
-                if step == 3
-                else Image.merge("LA", (image.getchannel(0), image.getchannel(3)))
-            )
-    return image
+            if step == 3:
+                return Shown(image.getchannel(0), red)
+            image = Image.merge("LA", (image.getchannel(0), image.getchannel(3)))
+            data = image.tobytes()
+    return Shown(image, data)
 
 
 def pixel_hash(image: Image.Image) -> str:
     """Return the sha256 (hex) of the decoded pixels and the size, the same for whatever way of storing them.
 
     Args:
-        image: Any mode, at its original size; it is hashed as `canonical` shows it.
+        image: Any mode, at its original size; it is hashed as it shows.
 
     Example:
         >>> from PIL import Image
@@ -164,13 +183,7 @@ def pixel_hash(image: Image.Image) -> str:
         >>> pixel_hash(grey) == pixel_hash(grey.convert("RGBA"))
         True
     """
-    return hash_canonical(canonical(image))
-
-
-def hash_canonical(image: Image.Image) -> str:
-    """Return `pixel_hash` of an image that `canonical` returned."""
-    header = f"{image.mode} {image.width}x{image.height}\n".encode()
-    return hashlib.sha256(header + image.tobytes()).hexdigest()
+    return show(image).hash
 
 
 @dataclass(frozen=True)
@@ -221,13 +234,15 @@ class Codec:
         Raises:
             ValueError: The image holds numbers that are not finite.
         """
-        return self.encode_canonical(canonical(image))
+        return self.encode_shown(show(image))
 
-    def encode_canonical(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Return `encode` of an image that `canonical` returned."""
+    def encode_shown(self, shown: Shown) -> NDArray[np.uint8]:
+        """Return `encode` of an image that `show` returned."""
+        image, mode = shown.image, _MODES[self.channels]
+        if image.mode == mode and image.size == (self.image_size, self.image_size):
+            return np.frombuffer(shown.data, dtype=np.uint8).reshape(self.shape)
         if image.mode in ("I", "F"):
             image = self._to_8_bits(image)
-        mode = _MODES[self.channels]
         if image.mode in ("LA", "RGBA") and self.channels in (1, 3):
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

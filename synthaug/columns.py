@@ -168,6 +168,11 @@ def find_columns(
     Raises:
         InputError: A named column is not there or of the wrong type; none qualifies; several do.
     """
+    if not isinstance(dataset, Dataset):
+        kind = type(dataset).__name__
+        raise InputError(
+            f"dataset is a {kind}; give one split of it as a datasets.Dataset, such as data['train']"
+        )
     check_provenance(dataset.features)
     features = {
         name: feature for name, feature in dataset.features.items() if name not in ("synthetic", "provenance")
@@ -208,7 +213,8 @@ def real_rows(dataset: Dataset) -> NDArray[np.bool_]:
     if not has_provenance(dataset.features):
         return np.ones(len(dataset), dtype=np.bool_)
     synthetic = _read_column(dataset, "synthetic").fill_null(False)
-    return np.logical_not(synthetic.to_numpy(zero_copy_only=False).astype(np.bool_))
+    marked: NDArray[np.bool_] = synthetic.to_numpy(zero_copy_only=False).astype(np.bool_)
+    return ~marked
 
 
 def _read_column(dataset: Dataset, name: str) -> Any:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
-from synthaug.codec import Codec, canonical, hash_canonical, open_bytes, strict_decoding
+from synthaug.codec import Codec, open_bytes, show, strict_decoding
 from synthaug.columns import iterate_images
 from synthaug.errors import FailedError
 from synthaug.imagestats import ImageStatistics
@@ -114,6 +114,8 @@ def _read(data: bytes | None, path: str | None) -> bytes | None:
     if data is not None or path is None:
         return data
     try:
+        if not Path(path).is_file():  # a pipe or a device would never end
+            raise ValueError("no such file")
         return Path(path).read_bytes()
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from None
@@ -155,13 +157,13 @@ def _decode(
         for row, (data, path) in zip(rows.tolist(), bar, strict=True):
             try:
                 image = open_bytes(_read(data, path))
-                shown = canonical(image)
-                pixels[len(kept)] = codec.encode_canonical(shown)
+                shown = show(image)
+                pixels[len(kept)] = codec.encode_shown(shown)
                 seen.add(image)
             except Exception as error:  # one bad image never ends the scan, whatever it makes Pillow raise
                 corrupt.append(CorruptRow(row, _reason(error)))
                 continue
-            hashes.append(hash_canonical(shown))
+            hashes.append(shown.hash)
             kept.append(row)
     found = np.array(hashes, dtype="<U64"), np.array(kept, dtype=np.int64)
     scan = Scan(pixels[: len(kept)], *found, tuple(corrupt), codec, seen.sizes, seen.modes)

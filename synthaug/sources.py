@@ -44,10 +44,10 @@ def open_splits(spec: str) -> dict[str, Dataset]:
         return _open_digits()
     if not spec:
         raise InputError(f"the name of the dataset is empty; give {_KINDS}")
-    path = Path(spec).expanduser()
     try:
+        path = Path(spec).expanduser()
         is_folder, is_file = path.is_dir(), path.is_file()
-    except (OSError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:  # too long, no such user, a NUL byte
         raise InputError(f"{spec!r} is not a usable path ({error}); give {_KINDS}") from error
     if is_folder:
         return open_folder(path)

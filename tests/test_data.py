@@ -2,12 +2,13 @@
 
 import io
 import json
+import os
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as PillowImage
@@ -313,6 +314,18 @@ def test_find_columns():
     fails("2 columns may hold the labels: 'label', 'fine'", find_columns, two)
     masks = pictures([0, 1], mask=(Image(), [None, None]))
     fails("2 columns may hold the images: 'image', 'mask'; name one with --image-column", find_columns, masks)
+
+
+def test_only_a_dataset_will_do():
+    dataset = pictures([0, 1])
+    fails("dataset is a DatasetDict; give one split", load_images, DatasetDict({"train": dataset}))
+    fails("dataset is a IterableDataset; give one split", load_images, dataset.to_iterable_dataset())
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    dataset = make([encode(picture(0)), {"bytes": None, "path": str(tmp_path / "pipe.png")}], [0, 1])
+    fails("row 1: cannot read .*no such file", load_images, dataset)
 
 
 def test_plain_columns_count_as_images():

@@ -335,7 +335,17 @@ def test_parquet_symlink_out_of_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spec", ["nowhere", "./no/where", "", "no/where.parquet", "a\0b", "x" * 5000, "~/nowhere-at-all"]
+    "spec",
+    [
+        "nowhere",
+        "./no/where",
+        "",
+        "no/where.parquet",
+        "a\0b",
+        "x" * 5000,
+        "~/nowhere-at-all",
+        "~nobody-here/x",
+    ],
 )
 def test_wrong_paths(spec, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
