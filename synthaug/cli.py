@@ -25,7 +25,7 @@ app = typer.Typer(
 DatasetArgument = Annotated[
     str, typer.Argument(metavar="DATASET", help="digits, a folder, a Parquet file or glob, or a Hub id")
 ]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder made by fit")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run folder made by fit, or the Hub id of one")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="folder to make")]
 Split = Annotated[str | None, typer.Option(help="split to read (default: train)")]
 ImageColumn = Annotated[str | None, typer.Option(help="image column, when there are several")]
@@ -165,6 +165,7 @@ def generate(
     per_class: Annotated[int | None, typer.Option(help="exactly N new images in each class")] = None,
     mix_with: Annotated[str | None, typer.Option(metavar="DATASET", help="real rows to put first")] = None,
     split: Split = None,
+    on_bad_image: OnBadImage = None,
     max_synthetic_fraction: Annotated[float | None, typer.Option(help="cap per class, in [0, 1)")] = None,
     seed: Seed = None,
     temperature: Annotated[float | None, typer.Option(help="scale of the noise")] = None,
@@ -187,7 +188,8 @@ def generate(
     }  # fmt: skip
     values = _collect(recipe, flags, None).get("generate") or {}
     generate_dataset(
-        run, output, values, mix_with=mix_with, split=split, num_processes=num_processes, fresh=fresh
+        run, output, values, mix_with=mix_with, split=split, on_bad_image=on_bad_image or "error",
+        num_processes=num_processes, fresh=fresh,
     )
     if push_to:
         from synthaug.hub import push as push_folder

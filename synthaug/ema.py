@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["MovingAverage"]
 
+Module = TypeVar("Module", bound=nn.Module)
 
-class MovingAverage:
+
+class MovingAverage(Generic[Module]):
     """Average of a module's parameters with a half-life in images seen.
 
     ``w <- lerp(w, parameters, 1 - 0.5 ** (batch / half_life))``; buffers are copied. While few images have
@@ -25,8 +28,8 @@ class MovingAverage:
         Karras et al.: Training generative adversarial networks with limited data (2020), section 4 (ramp-up).
     """
 
-    def __init__(self, module: nn.Module, *, half_life: float, ramp: float = 0.05) -> None:
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+    def __init__(self, module: Module, *, half_life: float, ramp: float = 0.05) -> None:
+        self.module: Module = copy.deepcopy(module).eval().requires_grad_(False)
         self.half_life, self.ramp = half_life, ramp
 
     @torch.no_grad()
@@ -34,7 +37,8 @@ class MovingAverage:
         """Move the average towards `module` after a step of `batch_size` images."""
         half_life = max(min(self.half_life, self.ramp * images_seen), 1e-8)
         weight = 1.0 - 0.5 ** (batch_size / half_life)
-        averages, parameters = list(self.module.parameters()), [p.detach() for p in module.parameters()]
+        averages: list[Tensor] = [p.data for p in self.module.parameters()]
+        parameters: list[Tensor] = [p.data for p in module.parameters()]
         torch._foreach_lerp_(averages, parameters, weight)
         for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(buffer)

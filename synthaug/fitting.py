@@ -175,7 +175,7 @@ def _resolve_recipe(
     name = family if isinstance(family, str) else family.family
     values: dict[str, Any] = {"dataset": {"path": f"Dataset {real._fingerprint}"}, "generator": {"family": name}}
     values["fit"] = {"budget": budget, "images": images}
-    sections = {"dataset": ("image_column", "label_column", "limit_per_class", "on_bad_image", "validation")}
+    sections: dict[str, tuple[str, ...]] = {"dataset": ("image_column", "label_column", "limit_per_class", "on_bad_image", "validation")}
     sections["fit"] = ("batch_size", "save_every", "seed", "mixed_precision")
     for key, value in options.items():
         section = next((s for s, keys in sections.items() if key in keys), "generator")
@@ -313,6 +313,7 @@ def _finish(folder: Path, plan: FitPlan, generator: ConditionalGenerator, summar
         "recipe": dump_recipe(recipe),
         "synthaug_version": __version__,
         "sample_grid": "samples/final.png",
+        "latents": bool(generator.latents),
     }
     write_text(folder / "README.md", render_model_card(facts))
     save_generator(folder, generator, plan.constructor)

@@ -15,17 +15,18 @@ from datasets import Dataset
 from synthaug.balance import BalancePlan, make_plan, per_class_plan
 from synthaug.benchmarking import benchmark
 from synthaug.checkpoint import is_run, load_generator, read_source
-from synthaug.data import LabeledImages, load_images, make_long_tailed
 from synthaug.codec import Codec
+from synthaug.data import LabeledImages, load_images, make_long_tailed
 from synthaug.errors import InputError
+from synthaug.export import write_dataset
 from synthaug.fitting import fit, plan_fit
 from synthaug.generation import generate
+from synthaug.hub import resolve_run
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe
 from synthaug.report import Report
-from synthaug.shards import write_dataset
-from synthaug.sources import open_dataset, open_splits, open_test
+from synthaug.sources import open_dataset, open_splits, open_test, pick_split
 
 __all__ = [
     "benchmark_datasets",
@@ -83,33 +84,37 @@ def _read_balance(balance: str | int | dict[str, int] | None) -> str | int | dic
 
 
 def generate_dataset(
-    run: Path,
+    run: str | Path,
     output: Path,
     values: Mapping[str, Any],
     *,
     mix_with: str | None = None,
     split: str | None = None,
+    on_bad_image: str = "error",
     num_processes: int = 1,
     fresh: bool = False,
 ) -> Dataset:
     """Generate from a run folder into a dataset folder, counting the rows of `mix_with` or those of the fit.
 
     Args:
-        run: A finished run.
+        run: A finished run, or the Hub id of one.
         output: The dataset folder to make.
         values: The recipe's `generate` section.
         mix_with: Dataset whose real rows come first and are counted.
         split: Its split; the others pass through.
+        on_bad_image: For corrupt rows of `mix_with`, "error" or "skip".
         num_processes: Worker processes.
         fresh: Remove what an earlier run left in `output`.
     """
-    generator, source = load_generator(run), read_source(run)
+    folder = resolve_run(run)
+    generator, source = load_generator(folder), read_source(folder)
     section = _parse_generate(values)
     real, others, counts = None, {}, dict(source["class_counts"])
+    split = split or "train"
     if mix_with is not None:
         splits = open_splits(mix_with)
-        real = open_dataset(mix_with, split or "train")
-        others = {name: data for name, data in splits.items() if name != (split or "train") and len(splits) > 1}
+        real = pick_split(splits, split, mix_with)
+        others = {name: data for name, data in splits.items() if data is not real}
         counts = {**dict.fromkeys(source["class_names"], 0), **load_like_run(real, source).class_counts}
     return generate(
         generator,
@@ -121,6 +126,9 @@ def generate_dataset(
         output=output,
         mix_with=real,
         other_splits=others,
+        split=split,
+        on_bad_image=on_bad_image,
+        recipe={"run": str(run), "mix_with": mix_with, "generate": section.model_dump()},
         num_processes=num_processes,
         fresh=fresh,
     )
@@ -166,12 +174,13 @@ def benchmark_datasets(
     real_rows = open_dataset(real, split) if isinstance(real, str) else real
     test_rows = open_test(test, test_split) if isinstance(test, str) else test
     options: dict[str, Any] = {}
-    if is_run(synthetic):
-        source = read_source(synthetic)
+    run = resolve_run(synthetic) if _names_run(synthetic) else None
+    if run is not None:
+        source = read_source(run)
         counts = load_like_run(real_rows, source, limit_per_class=limit_per_class).class_counts
         missing = make_plan(counts, "majority").missing
         plan = BalancePlan(real=dict(counts), missing={name: max(missing[name], n) for name, n in counts.items()})
-        generator = load_generator(synthetic)
+        generator = load_generator(run)
         rows = generate(generator, plan, output=output / "synthetic", num_processes=num_processes or 1, fresh=fresh)
         options = {"source": source, "image_column": source["image_column"], "label_column": source["label_column"]}
         options["image_size"] = source["codec"]["image_size"]
@@ -182,6 +191,11 @@ def benchmark_datasets(
         limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
         fresh=fresh, **options,
     )  # fmt: skip
+
+
+def _names_run(synthetic: str | Path) -> bool:
+    """Tell whether `--synthetic` is a run folder rather than a dataset; an unfinished run is one too."""
+    return is_run(synthetic) or (Path(synthetic) / "state").is_dir()
 
 
 def _open_synthetic(spec: str) -> tuple[Dataset, dict[str, Any] | None]:
@@ -221,7 +235,10 @@ def _travel(recipe: Recipe, real: Dataset, real_spec: str, output: Path, *, fres
     run, dataset = output / "run", output / "dataset"
     fit(real, recipe.generator.family, output=run, recipe=recipe, fresh=fresh)
     section = recipe.generate.model_dump(exclude_none=True)
-    generate_dataset(run, dataset, section, mix_with=real_spec, split=recipe.dataset.split, fresh=fresh)
+    generate_dataset(
+        run, dataset, section, mix_with=real_spec, split=recipe.dataset.split,
+        on_bad_image=recipe.dataset.on_bad_image, fresh=fresh,
+    )  # fmt: skip
     report = None
     if recipe.benchmark is not None:
         judged = recipe.benchmark
@@ -250,7 +267,8 @@ def run_quickstart(output: Path, *, generator: str = "cvae", fresh: bool = False
     if fresh or not (real / "README.md").is_file():
         splits = open_splits("digits")
         tailed = make_long_tailed(splits["train"], "label", QUICKSTART_IMBALANCE)
-        write_dataset(tailed, real, split="train", fresh=fresh, other_splits={"test": splits["test"]})
+        title = "scikit-learn's digits, made long-tailed"
+        write_dataset({"train": tailed, "test": splits["test"]}, real, title=title, fresh=fresh)
     print(inspect_dataset(str(real)).table(), file=sys.stderr)
     recipe = parse_recipe(
         {

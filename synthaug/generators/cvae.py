@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +43,8 @@ class LatentGroup(nn.Module):
         self.prior = nn.Conv2d(width, 2 * latents, 1)
         self.posterior = nn.Conv2d(2 * width, 2 * latents, 1)
         self.enter = nn.Conv2d(latents, width, 1)
-        nn.init.zeros_(self.prior.weight)
-        nn.init.zeros_(self.prior.bias)
+        for parameter in self.prior.parameters():
+            nn.init.zeros_(parameter)
 
     def moments(self, h: Tensor, features: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return prior mean and log-variance, then those of the posterior (of the prior, without features)."""
@@ -158,7 +159,7 @@ class Network(nn.Module):
 
         for level in reversed(range(len(self.widths))):
             if self.spatial_latents:
-                group = self.groups[level]
+                group = cast(LatentGroup, self.groups[level])
                 moments = group.moments(F.silu(h), None if features is None else F.silu(features[level]))
                 prior_mu, prior_logvar, mu, logvar = moments
                 divergences.append(gaussian_kl(mu, logvar, prior_mu, prior_logvar).flatten(1).sum(1))
@@ -239,7 +240,7 @@ class CVAE(ConditionalGenerator):
 
     def _split(self, noise: Tensor) -> list[Tensor]:
         shapes = self.network.noise_sizes()
-        parts = noise.split([math.prod(shape) for shape in shapes], dim=1)
+        parts = torch.split(noise, [math.prod(shape) for shape in shapes], dim=1)
         return [part.reshape(len(noise), *shape) for part, shape in zip(parts, shapes, strict=True)]
 
     def objectives(self) -> Sequence[Objective]:
@@ -292,14 +293,14 @@ class CVAE(ConditionalGenerator):
         log_likelihood = -0.5 * squared / (2 * self.log_sigma).exp() - pixels * (
             self.log_sigma + 0.5 * math.log(2 * math.pi)
         )
-        return log_likelihood - torch.stack(divergences).sum(0)
+        return cast(Tensor, log_likelihood - torch.stack(divergences).sum(0))
 
     @torch.no_grad()
     def memorize(self, images: Tensor, labels: Tensor) -> None:
         """Keep the top posterior of every training image, sorted by class, for "neighbours"."""
         order = labels.argsort(stable=True)
         moments = []
-        for rows in order.split(512):
+        for rows in torch.split(order, 512):
             context = self.network.embedding(labels[rows])
             _, _, mu, logvar = self.network.top_moments(context, self.network.encode(images[rows], context))
             moments.append(torch.stack([mu, (0.5 * logvar).exp()]))
@@ -341,7 +342,7 @@ class CVAE(ConditionalGenerator):
         theta = (uniform[:, 2:] * self.spread * (math.pi / 2)).to(mu.dtype)
         centre = means[labels]
         drawn = centre + theta.cos() * (mu[rows[:, 0]] - centre) + theta.sin() * (mu[rows[:, 1]] - centre)
-        return drawn + temperature * sigma[rows[:, 0]] * noise
+        return cast(Tensor, drawn + temperature * sigma[rows[:, 0]] * noise)
 
     @classmethod
     def preset(cls, class_counts: Sequence[int], image_size: int, channels: int) -> Preset:
