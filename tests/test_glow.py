@@ -44,7 +44,7 @@ SHAPES = [
     (9, 1, {}),
     (8, 1, {"additive": True}),
     (8, 1, {"dense_steps": 0}),
-    (8, 1, {"principal": 16}),
+    (8, 1, {"steps": (), "principal": 16}),
 ]
 
 
@@ -150,7 +150,7 @@ def test_temperature_zero_forgets_the_noise_and_labels_matter():
 
 
 def test_denoising_moves_along_the_score():
-    model = tiny(noise_level=0.1)
+    model = tiny(noise_level=0.1, denoise_steps=1, fine_temperature=1.0)
     noise, labels = torch.randn(2, *model.noise_shape, dtype=torch.float64), torch.tensor([0, 1])
     noisy = model.decode(0.5 * noise, labels)
     clean = model.decode_noise(noise, labels, 0.5)
@@ -160,6 +160,14 @@ def test_denoising_moves_along_the_score():
         ahead, behind = (model.log_prob(noisy + sign * small * direction, labels) for sign in (1, -1))
     slope = (ahead - behind) / (2 * small)
     torch.testing.assert_close((step * direction).flatten(1).sum(1), slope, rtol=1e-4, atol=1e-4)
+
+
+def test_fine_latents_are_cooler_than_the_top():
+    model = tiny(noise_level=0.0, fine_temperature=0.5)
+    noise, labels = torch.randn(2, *model.noise_shape, dtype=torch.float64), torch.tensor([0, 1])
+    latents = model.encode(model.decode_noise(noise, labels, 0.8), labels)
+    torch.testing.assert_close(latents[:, -9:], 0.8 * noise[:, -9:])
+    torch.testing.assert_close(latents[:, :-9], 0.4 * noise[:, :-9])
 
 
 def test_sampling_needs_no_gradient_and_leaves_none():
