@@ -105,7 +105,7 @@ class Inspection:
             lines += _describe_split(name, summary)
         lines += [(f"{name!r}", f"not read: {reason}") for name, reason in self.skipped.items()]
         for (first, second), number in self.shared.items():
-            lines.append(("leaks", f"{number:,} rows of {second!r} have the pixels of a row of {first!r}"))
+            lines.append(("across", f"{number:,} rows of {second!r} have the pixels of a row of {first!r}"))
         lines += self._describe_fit()
         width = max(len(key) for key, _ in lines)
         text = "\n".join(f"{key:<{width}}  {value}".rstrip() for key, value in lines)

@@ -212,10 +212,16 @@ def _load_tables(files: list[Path]) -> Dataset:
 
 
 def _align(parts: list[Dataset], name: str) -> list[Dataset]:
-    names = list(dict.fromkeys(known for part in parts for known in part.features[name].names))
+    names = max((part.features[name].names for part in parts), key=len)
     aligned = []
     for part in parts:
         own = part.features[name].names
+        odd = next((known for known in own if known not in names), None)
+        if odd is not None:
+            raise InputError(
+                f"Parquet files of one split name different classes in {name!r} ({odd!r} is not everywhere); "
+                "give the files of one dataset"
+            )
         column = part.data.column(name).combine_chunks()
         column = pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
         index = column.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)

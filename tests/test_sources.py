@@ -153,6 +153,8 @@ def test_files_of_different_datasets_are_refused(tmp_path):
     write_parquet(tmp_path / "a.parquet", [0, 1])
     pq.write_table(pa.table({"text": ["x"]}), tmp_path / "b.parquet")
     fails("other columns or types", open_splits, str(tmp_path))
+    write_parquet(tmp_path / "b.parquet", [0, 1], names=["zero", "one"])
+    fails("name different classes", open_splits, str(tmp_path))
 
 
 def test_plain_parquet_columns_become_images(tmp_path):
