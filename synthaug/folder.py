@@ -166,11 +166,11 @@ class ShardFolder:
                     done += len(table)
                     if (signal_number := stopped()) and done < entry["rows"]:
                         raise StoppedError("stopped", signal_number)
-            except (StoppedError, FailedError) as error:
+            except (StoppedError, FailedError):
                 writer.close()
                 self._keep_pending(entry, temporary, stream, done)
-                if isinstance(error, StoppedError):
-                    raise self._stopped(int(error.exit_code) - 128) from None
+                if signal_number := stopped():  # which may have ended the worker processes too
+                    raise self._stopped(signal_number) from None
                 raise
         self._record(entry, temporary, path, stream.state())
         if signal_number := stopped():

@@ -59,7 +59,8 @@ def generate(
         plan: What each class misses; see `plan_balance`.
         seed: Seed of the draws, 0 <= seed < 2**63.
         temperature: Scale of the noise, at least 0; the family's own default when None.
-        filter: "default" (the run's judge), "none", or a callable (images, labels) -> keep mask.
+        filter: "default" (the run's judge), "none", or a callable (images, labels) -> keep mask, which is
+            recorded by its name.
         max_draws: Draws allowed in each class; 20 times what it misses and 1,000 when None.
         output: Dataset folder to make; a temporary one when None.
         mix_with: Real rows to put first, with their original bytes; rows marked synthetic are left out.

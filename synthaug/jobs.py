@@ -71,7 +71,7 @@ class GenerationJob:
         weights = _hash_weights(generator) if run is None else checkpoint_hash(run)
         return cls(
             generator=generator,
-            plan=plan,
+            plan=_in_label_order(plan, generator.class_names),
             sampler=Sampler(generator, resolved, seed=seed, temperature=temperature),
             filter_name=name,
             origin=Origin(f"{generator.family}@{generator.version}", weights, seed),
@@ -192,6 +192,14 @@ class GenerationJob:
             "synthaug_version": __version__,
             **(further or {}),
         }
+
+
+def _in_label_order(plan: BalancePlan, class_names: list[str]) -> BalancePlan:
+    """Return the plan with its classes in the order of the labels, those the generator lacks behind."""
+    names = [name for name in class_names if name in plan.real]
+    names += [name for name in plan.real if name not in class_names]
+    real, missing = ({name: counts[name] for name in names} for counts in (plan.real, plan.missing))
+    return BalancePlan(real, missing, plan.notices)
 
 
 def _resolve_filter(generator: ConditionalGenerator, check: str | Filter) -> tuple[Filter | None, str]:

@@ -75,6 +75,11 @@ def test_the_dataset_has_features_of_the_real_rows_and_provenance():
     assert (first["seed"], first["draw"]) == (0, 0)
 
 
+def test_classes_follow_the_labels_whatever_the_order_of_the_plan():
+    plan = BalancePlan({"cat": 0, "ant": 0}, {"cat": 2, "ant": 3})
+    assert generate(ToyGenerator(), plan, filter="none")["label"][:] == [0, 0, 0, 2, 2]
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_every_number_of_channels(channels):
     plan = BalancePlan({"bee": 1}, {"bee": 3})
@@ -166,7 +171,7 @@ def test_the_folder_tells_how_it_was_made(tmp_path, capsys):
     bee = record["acceptance"]["bee"]
     assert bee["accepted"] == 70 and bee["drawn"] == 70 + bee["rejected"]["filter"]
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "# Insects" in card and "samples.png" in card and "path: data/train-*.parquet" in card
+    assert "# Insects" in card and "samples.png" in card
     grid = Picture.open(tmp_path / "out" / "samples.png")
     assert grid.mode == "L" and grid.size[0] > grid.size[1]
     error = capsys.readouterr().err

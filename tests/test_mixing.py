@@ -131,3 +131,9 @@ def test_write_dataset(tmp_path):
         write_dataset(mixed, tmp_path / "out")
     plain = write_dataset(strip(mixed), tmp_path / "out", fresh=True)
     assert load_dataset(str(plain), split="train").features == make_real().features
+
+
+def test_folders_of_the_same_name_are_not_taken_for_each_other(tmp_path):
+    for rows in (3, 5):  # `datasets` caches by name where a card lists data files
+        out = write_dataset(make_real((rows, 0, 0)), tmp_path / "same", fresh=True)
+        assert load_dataset(str(out), split="train").num_rows == rows

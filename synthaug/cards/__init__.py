@@ -100,7 +100,10 @@ def render_model_card(facts: ModelFacts | Mapping[str, Any]) -> str:
 
 
 def render_dataset_card(facts: DatasetFacts | Mapping[str, Any]) -> str:
-    """Return the README.md of a dataset folder; by its front matter `load_dataset` finds the splits.
+    """Return the README.md of a dataset folder.
+
+    The front matter names no data files: `load_dataset` finds ``data/<split>-*`` without, and with them it
+    would tell two local folders of the same name apart by nothing and give one from the other's cache.
 
     Args:
         facts: What is known about the dataset, see `DatasetFacts`.
@@ -113,7 +116,7 @@ def render_dataset_card(facts: DatasetFacts | Mapping[str, Any]) -> str:
 
     Example:
         >>> card = render_dataset_card({"splits": {"train": 100}, "real": {"a": 60}, "synthetic": {"a": 40}})
-        >>> "path: data/train-*.parquet" in card
+        >>> "- synthaug" in card
         True
     """
     given = _complete(facts, DatasetFacts)
@@ -121,7 +124,6 @@ def render_dataset_card(facts: DatasetFacts | Mapping[str, Any]) -> str:
     splits, source = given["splits"] or {}, _hub_id(given["source"])
     if bad := [split for split in splits if not re.fullmatch(r"\w+(\.\w+)*", split)]:
         raise ValueError(f"splits has the names {bad}; allowed are words joined by dots, as in datasets")
-    data_files = [{"split": split, "path": f"data/{split}-*.parquet"} for split in splits]
     data = DatasetCardData(
         license=given["license"],
         annotations_creators=["machine-generated"],
@@ -129,7 +131,6 @@ def render_dataset_card(facts: DatasetFacts | Mapping[str, Any]) -> str:
         source_datasets=[f"extended|{source.split(':')[0]}" if source else "extended"],
         task_categories=["image-classification"],
         tags=["synthetic", "synthaug"],
-        configs=[{"config_name": "default", "data_files": data_files}] if data_files else None,
     )
     model = given["model"] if HUB_ID.fullmatch(given["model"] or "") else None
     return _render("dataset_card.md.j2", data, {**given, "split": given["split"] or "train", "model": model})

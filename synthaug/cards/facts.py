@@ -106,7 +106,7 @@ class DatasetFacts(TypedDict, total=False):
 
     Keys:
         title: Heading of the card, e.g. the name of the dataset folder.
-        splits: Split name -> rows; each becomes ``data/<split>-*.parquet`` in the front matter (give it).
+        splits: Split name -> rows.
         split: The split that carries the synthetic rows; default "train".
         real: Class name -> real rows in that split, in label order ({} or zeros without).
         synthetic: Class name -> synthetic rows in that split.
