@@ -62,7 +62,7 @@ def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
     References:
         Huang et al. (2024), eq. 2 with f(t) = -log(1 + exp(-t)).
     """
-    return F.softplus(worse - better).mean()
+    return F.softplus((worse - better).float()).mean()
 
 
 def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
@@ -94,12 +94,27 @@ class _CellCanvas(Canvas):
         return [width * min(4, 2**level) for level in reversed(range(self.levels + 1))]
 
 
-def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
+def _scale(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
     """Return the layer with weights of variance gain^2 / fan-in and zero bias."""
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class _Pointwise(nn.Linear):
+    """1 x 1 convolution as a matrix product over channels-last pixels.
+
+    On a CPU its backward and double backward take half the time of a convolution's.
+    """
+
+    def __init__(self, inputs: int, outputs: int, gain: float = 1.0) -> None:
+        super().__init__(inputs, outputs)
+        _scale(self, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 class _Block(nn.Module):
@@ -116,14 +131,14 @@ class _Block(nn.Module):
     def __init__(self, width: int, blocks: int) -> None:
         super().__init__()
         gain = math.sqrt(2 / (1 + _SLOPE**2)) * blocks ** (-1 / 4)
-        self.first = _scaled(nn.Conv2d(width, width, 1), gain)
-        self.middle = _scaled(nn.Conv2d(width, width, 3, padding=1, groups=width // _GROUP), gain)
-        self.last = _scaled(nn.Conv2d(width, width, 1), 0.0)
+        self.first = _Pointwise(width, width, gain)
+        self.middle = _scale(nn.Conv2d(width, width, 3, padding=1, groups=width // _GROUP), gain)
+        self.last = _Pointwise(width, width, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.leaky_relu(self.first(x), _SLOPE)
         y = F.leaky_relu(self.middle(y), _SLOPE)
-        return x + torch.as_tensor(self.last(y))
+        return torch.as_tensor(x + self.last(y))
 
 
 def _levels(widths: Sequence[int], depth: int) -> nn.ModuleList:
@@ -134,7 +149,7 @@ def _levels(widths: Sequence[int], depth: int) -> nn.ModuleList:
 
 def _changes(widths: Sequence[int]) -> nn.ModuleList:
     """Return the 1 x 1 convolutions between the levels."""
-    return nn.ModuleList(_scaled(nn.Conv2d(before, after, 1)) for before, after in pairwise(widths))
+    return nn.ModuleList(_Pointwise(before, after) for before, after in pairwise(widths))
 
 
 class GeneratorNetwork(nn.Module):
@@ -165,9 +180,9 @@ class GeneratorNetwork(nn.Module):
         self.canvas, self.patch = _CellCanvas(image_size, patch), patch
         widths = self.canvas.widths(width)
         self.embedding = nn.Embedding(num_classes, noise_size)
-        self.start = _scaled(nn.Linear(2 * noise_size, widths[0] * self.canvas.base**2))
+        self.start = _scale(nn.Linear(2 * noise_size, widths[0] * self.canvas.base**2))
         self.levels, self.changes = _levels(widths, depth), _changes(widths)
-        self.paint = _scaled(nn.Conv2d(width, channels * patch**2, 3, padding=1))
+        self.paint = _scale(nn.Conv2d(width, channels * patch**2, 3, padding=1))
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Map noise (N, noise_size) and labels (N,) to images (N, C, H, W) in (-1, 1)."""
@@ -211,10 +226,10 @@ class Discriminator(nn.Module):
         super().__init__()
         self.canvas, self.patch = _CellCanvas(image_size, patch), patch
         widths = self.canvas.widths(width)[::-1]
-        self.read = _scaled(nn.Conv2d(channels * patch**2, width, 3, padding=1))
+        self.read = _scale(nn.Conv2d(channels * patch**2, width, 3, padding=1))
         self.levels, self.changes = _levels(widths, depth), _changes(widths)
-        self.gather = _scaled(nn.Linear(widths[-1] * self.canvas.base**2, features))
-        self.score = _scaled(nn.Linear(features, 1, bias=False))
+        self.gather = _scale(nn.Linear(widths[-1] * self.canvas.base**2, features))
+        self.score = nn.Parameter(torch.randn(features) / math.sqrt(features))
         self.embedding = nn.Embedding(num_classes, features)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -225,7 +240,7 @@ class Discriminator(nn.Module):
             x = level(change(F.avg_pool2d(x, 2)))
         x = F.leaky_relu(self.gather(F.leaky_relu(x, _SLOPE).flatten(1)), _SLOPE)
         terms = x @ self.embedding.weight.t() / math.sqrt(x.shape[1])
-        return self.score(x).squeeze(1) + terms.gather(1, labels[:, None]).squeeze(1), terms
+        return x @ self.score + terms.gather(1, labels[:, None]).squeeze(1), terms
 
 
 class CGAN(ConditionalGenerator):
@@ -284,7 +299,7 @@ class CGAN(ConditionalGenerator):
         affine: float = 0.0,
         translation: float = 0.0,
         cutout: float = 0.0,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
         if width < 1 or width % _GROUP:
@@ -392,4 +407,4 @@ class CGAN(ConditionalGenerator):
             "translation": row.translation,
             "cutout": row.cutout,
         }
-        return Preset(constructor=constructor, batch_size=64, ema_images=5000, class_power=0.5)
+        return Preset(constructor=constructor, batch_size=32, ema_images=5000, class_power=0.5)
