@@ -44,6 +44,11 @@ class Arm:
     only_synthetic: bool = False
 
     @property
+    def uses_synthetic(self) -> bool:
+        """Whether any synthetic row is trained on."""
+        return self.mixed or self.only_synthetic
+
+    @property
     def describe(self) -> str:
         """Say in a few words what the arm trains on."""
         if self.only_synthetic:
@@ -89,7 +94,7 @@ def check_arms(names: Sequence[str] | None) -> tuple[Arm, ...]:
     chosen = ", ".join(arm.name for arm in arms) or "none"
     if len({arm.name for arm in arms}) < len(arms):
         raise InputError(f"arms are {chosen}; name each arm once")
-    if not any(arm.mixed for arm in arms) or all(arm.mixed or arm.only_synthetic for arm in arms):
+    if not any(arm.mixed for arm in arms) or all(arm.uses_synthetic for arm in arms):
         raise InputError(
             f"arms are {chosen}; a comparison needs one with real and synthetic rows and one with real rows "
             "alone, e.g. oversampled+classical,oversampled+classical+synthetic"

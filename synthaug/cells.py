@@ -1,21 +1,12 @@
-"""One cell of a benchmark: one arm with one seed, trained and measured; and the processes that run cells.
-
-Workers are started as ``python -m synthaug.cells FOLDER`` and spoken to in lines of JSON. Unlike with
-`multiprocessing`, the caller's script is not imported a second time, so it needs no ``__main__`` guard.
-"""
+"""One cell of a benchmark: one arm with one seed, trained and measured."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import json
-import os
-import queue
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,11 +20,10 @@ from torch import Tensor
 from synthaug.arms import parse_arm, schedule_rows
 from synthaug.classical import POLICIES, augment
 from synthaug.classifier import SmallClassifier, fit_classifier, initial_classifier, predict_logits
-from synthaug.errors import FailedError
 from synthaug.metrics import balanced_accuracy, balanced_nll
 from synthaug.noise import BatchRandom
 
-__all__ = ["Cell", "CellData", "run_cell", "run_cells"]
+__all__ = ["Cell", "CellData", "run_cell"]
 
 _CURVE_POINTS = 10
 _CURVE_ROWS = 1_000
@@ -161,7 +151,9 @@ def _predict(network: SmallClassifier, pixels: NDArray[np.uint8]) -> NDArray[np.
     return torch.cat(parts).numpy()
 
 
-def _measure(network: SmallClassifier, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
+def _measure(
+    network: SmallClassifier, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> dict[str, Any]:
     logits = _predict(network, pixels)
     predictions, truth = logits.argmax(axis=1), np.asarray(labels)
     return {
@@ -171,7 +163,9 @@ def _measure(network: SmallClassifier, pixels: NDArray[np.uint8], labels: NDArra
     }
 
 
-def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+def run_cell(
+    cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
     """Train one arm with one seed and measure it, on one thread.
 
     Args:
@@ -223,128 +217,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# ------------------------------------------------------------------------------------------------ processes
-
-
-class _Worker:
-    """A child process that runs one cell after another."""
-
-    def __init__(self, folder: Path) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "synthaug.cells", str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-            text=True,
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which decides
-        )
-
-    def run(self, cell: Cell) -> dict[str, Any]:
-        """Return the result of a cell."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        line = ""
-        if stdin is not None and stdout is not None:
-            try:
-                stdin.write(json.dumps(asdict(cell)) + "\n")
-                stdin.flush()
-                line = stdout.readline()
-            except (BrokenPipeError, ValueError):
-                line = ""
-        answer: dict[str, Any] = json.loads(line) if line else {"error": "the worker process ended"}
-        if "error" in answer:
-            raise FailedError(f"cell {cell.arm}, seed {cell.seed} failed: {answer['error']}")
-        return answer
-
-    def close(self) -> None:
-        """End the process."""
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.terminate()
-        self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-
-def run_cells(
-    cells: Sequence[Cell],
-    data: CellData,
-    *,
-    folder: Path,
-    num_processes: int,
-    on_done: Callable[[Cell, dict[str, Any]], None],
-    should_stop: Callable[[], bool] = lambda: False,
-) -> None:
-    """Run cells on worker processes, or in this one, and hand over every result as it comes.
-
-    Args:
-        cells: What to run.
-        data: What the cells train on.
-        folder: Where `data` was saved; workers read it there.
-        num_processes: Number of workers; 1 runs the cells in this process.
-        on_done: Called in this thread with every cell and its result.
-        should_stop: True ends the work; cells under way are abandoned.
-
-    Raises:
-        InterruptedError: If the work was ended by `should_stop`.
-        FailedError: If a cell failed.
-    """
-    if num_processes <= 1 or len(cells) <= 1:
-        for cell in cells:
-            on_done(cell, run_cell(cell, data, should_stop=should_stop))
-        return
-    count = min(num_processes, len(cells))
-    workers = [_Worker(folder) for _ in range(count)]
-    free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-    for worker in workers:
-        free.put(worker)
-
-    def run(cell: Cell) -> dict[str, Any]:
-        worker = free.get()
-        try:
-            return worker.run(cell)
-        finally:
-            free.put(worker)
-
-    pool = ThreadPoolExecutor(count)
-    try:
-        _collect({pool.submit(run, cell): cell for cell in cells}, on_done, should_stop)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for worker in workers:
-            worker.close()
-
-
-def _collect(
-    pending: dict[Future[dict[str, Any]], Cell],
-    on_done: Callable[[Cell, dict[str, Any]], None],
-    should_stop: Callable[[], bool],
-) -> None:
-    while pending:
-        finished, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-        for future in finished:
-            on_done(pending.pop(future), future.result())
-        if should_stop():
-            raise InterruptedError("stopped")
-
-
-def _serve(folder: Path) -> None:
-    """Answer cells on standard input with results on standard output until the input ends."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may write between the answers
-    data = CellData.load(folder)
-    for line in sys.stdin:
-        try:
-            answer = run_cell(Cell(**json.loads(line)), data)
-        except Exception as error:  # handed to the parent, which reports it
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-if __name__ == "__main__":
-    _serve(Path(sys.argv[1]))

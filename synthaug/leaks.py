@@ -46,7 +46,8 @@ def run_hashes(source: Mapping[str, Any] | None) -> dict[str, list[str]] | None:
     hashes = source["hashes"]
     if not isinstance(hashes, Mapping) or not all(isinstance(part, list | tuple) for part in hashes.values()):
         raise InputError(
-            "source['hashes'] must map 'train' and 'validation' to lists of pixel hashes; give the run's source.json"
+            "source['hashes'] must map 'train' and 'validation' to lists of pixel hashes; "
+            "give the content of the run's source.json"
         )
     return {str(part): [str(value) for value in values] for part, values in hashes.items()}
 
@@ -75,8 +76,8 @@ def check_leaks(
         InputError: If the run has seen a test row (whatever `drop` says), or an arm holds one and `drop` is
             false; the first ones are listed.
     """
-    for part, hashes in (run or {}).items():
-        seen = np.flatnonzero(np.isin(test, np.array(list(hashes), dtype=str)))
+    for part, known in (run or {}).items():
+        seen = np.flatnonzero(np.isin(test, np.array(list(known), dtype=str)))
         if len(seen):
             raise InputError(
                 f"{len(seen)} of {len(test)} test rows are among the {part} rows of the run "

@@ -45,7 +45,9 @@ def recalls(labels: Integers, predictions: Integers, num_classes: int) -> Floats
 
 def mean_recalls(labels: Integers, predictions: NDArray[np.int64], num_classes: int) -> Floats:
     """Return (K,) recalls averaged over the rows of `predictions` (S, n), one row a seed."""
-    return np.stack([recalls(labels, row, num_classes) for row in predictions]).mean(axis=0)
+    each = np.stack([recalls(labels, row, num_classes) for row in predictions])
+    means: Floats = each.mean(axis=0)
+    return means
 
 
 def balanced_accuracy(labels: Integers, predictions: Integers, num_classes: int) -> float:

@@ -15,7 +15,7 @@ _SIDE = 8
 
 
 def _descriptors(pixels: NDArray[np.uint8], side: int | None) -> Tensor:
-    """Return (N, F) centred unit vectors of the images, averaged down to `side` pixels; blank images are 0."""
+    """Return (N, F) centred unit vectors of the images averaged down to `side` pixels; blank ones are 0."""
     parts = []
     for start in range(0, len(pixels), 4_096):
         images = torch.from_numpy(np.array(pixels[start : start + 4_096])).permute(0, 3, 1, 2).float()

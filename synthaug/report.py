@@ -1,0 +1,189 @@
+"""The report of a benchmark: one object, written as JSON, Markdown and one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from synthaug import charts
+from synthaug.cards.markdown import escape_markdown
+from synthaug.errors import InputError
+
+__all__ = ["Report"]
+
+_FORMAT = 1
+_JSON, _MARKDOWN, _HTML, _PICTURES = "report.json", "report.md", "report.html", "pictures"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found; every field but `pictures` is JSON-friendly.
+
+    Shares are fractions in [0, 1]; differences are synthetic arm minus opponent.
+
+    Args:
+        verdict: "helps", "no clear change" or "harms".
+        sentence: The verdict as one plain sentence, with its numbers.
+        difference: Paired difference in balanced accuracy.
+        interval: Its 95 % interval (low, high); None with a single seed.
+        arms: One entry for each arm: name, description, role ("synthetic", "opponent" or ""), chosen
+            (options), balanced_accuracy, interval, per_seed, macro_f1, nll, worst_recall, validation, rows,
+            seconds.
+        comparison: synthetic, opponent, per_seed, standard_error, seed_error, row_error, degrees,
+            detectable, method.
+        classes: One entry for each class: name, rows of each kind, recall in both arms, change.
+        confusions: The most changed ones: true, predicted, opponent, synthetic, change (shares of the class).
+        curves: Arm -> [[step, balanced accuracy on validation rows], ...], averaged over seeds.
+        tuning: Every trial: stage, arm, options, balanced_accuracy, nll, chosen.
+        leaks: run, dropped, near_duplicates.
+        settings: What the benchmark ran with.
+        cost: seconds, cells, processes, device.
+        not_varied: What every seed had in common, so that the interval says nothing of it.
+        notes: Remarks on the data and the choices.
+        command: How to run it again.
+        pictures: Name -> PNG; written to pictures/ beside the report and into the page.
+    """
+
+    verdict: str
+    sentence: str
+    difference: float | None
+    interval: tuple[float, float] | None
+    arms: list[dict[str, Any]]
+    comparison: dict[str, Any] = field(default_factory=dict)
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    confusions: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)
+    tuning: list[dict[str, Any]] = field(default_factory=list)
+    leaks: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    not_varied: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    command: str = ""
+    pictures: dict[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def table(self) -> str:
+        """The arms as a Markdown table."""
+        lines = [
+            "| arm | balanced accuracy | 95 % interval | macro-F1 | worst class | validation |",
+            "|---|---:|---:|---:|---:|---:|",
+        ]
+        for arm in self.arms:
+            role = f" ({arm['role']})" if arm["role"] else ""
+            numbers = [arm["macro_f1"], arm["worst_recall"], arm["validation"]]
+            cells = [f"{arm['name']}{role}", percent(arm["balanced_accuracy"]), spread(arm["interval"])]
+            lines.append(f"| {' | '.join([*cells, *map(percent, numbers)])} |")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the pictures, JSON-friendly."""
+        content = asdict(self)
+        content["pictures"] = sorted(self.pictures)
+        return {"format": _FORMAT, **_finite(content)}
+
+    def to_markdown(self) -> str:
+        """Return the report as Markdown."""
+        return _environment(html=False).get_template("report.md.j2").render(**self._facts()).strip() + "\n"
+
+    def to_html(self) -> str:
+        """Return the report as one page that needs no other file."""
+        pictures = {name: base64.b64encode(png).decode() for name, png in self.pictures.items()}
+        return _environment(html=True).get_template("report.html.j2").render(**self._facts(), png=pictures)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write report.json, report.md, report.html and pictures/ and return the folder.
+
+        Every file appears by atomic rename, report.json last: where it is, the others are.
+        """
+        folder = Path(folder)
+        (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
+        for name, png in self.pictures.items():
+            _replace(folder / _PICTURES / f"{name}.png", png)
+        _replace(folder / _MARKDOWN, self.to_markdown().encode())
+        _replace(folder / _HTML, self.to_html().encode())
+        content = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
+        _replace(folder / _JSON, content.encode())
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Report:
+        """Return the report that `save` wrote.
+
+        Raises:
+            InputError: If there is none, or it cannot be read.
+        """
+        folder = Path(folder)
+        try:
+            content = json.loads((folder / _JSON).read_text(encoding="utf-8"))
+            known = {item.name for item in fields(cls)}
+            values = {key: value for key, value in content.items() if key in known}
+            values["interval"] = None if values["interval"] is None else tuple(values["interval"])
+            values["pictures"] = {
+                name: path.read_bytes()
+                for name in values.get("pictures", [])
+                if (path := folder / _PICTURES / f"{Path(str(name)).name}.png").is_file()
+            }
+            return cls(**values)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(
+                f"no report can be read in {str(folder)!r} ({reason}); give a folder that benchmark wrote"
+            ) from None
+
+    def _facts(self) -> dict[str, Any]:
+        return {**{item.name: getattr(self, item.name) for item in fields(self)}, "table": self.table}
+
+
+def percent(value: float | None) -> str:
+    """Return a share as a percentage with two decimals, or a dash."""
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.2f} %"
+
+
+def points(value: float | None) -> str:
+    """Return a difference of shares in signed percentage points, or a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:+.2f}".replace("-", "−")
+
+
+def spread(interval: tuple[float, float] | list[float] | None) -> str:
+    """Return an interval of shares as percentages, or a dash."""
+    return "–" if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+
+
+def _environment(*, html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("synthaug", "cards"),
+        autoescape=html,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, points=points, spread=spread, plain=escape_markdown)
+    environment.globals.update(
+        draw_arms=charts.draw_arms, draw_curves=charts.draw_curves, draw_difference=charts.draw_difference
+    )
+    return environment
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with nan and infinities as None, which JSON can hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
