@@ -20,6 +20,7 @@ import synthaug
 from synthaug.arms import Arm, check_arms
 from synthaug.cellpool import CellPool
 from synthaug.cells import Cell
+from synthaug.classical import BACKENDS
 from synthaug.contest import Contest, load_contest
 from synthaug.errors import InputError, StoppedError, suggest
 from synthaug.findings import ArmResults, write_findings

@@ -8,9 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthaug.generators.bijections import ActNorm, Bijection, InvertibleConv1x1
+from synthaug.generators.bijections import (
+    ActNorm,
+    Bijection,
+    InvertibleConv1x1,
+    haar_matrix,
+    mix_channels,
+)
 
-__all__ = ["AffineCoupling", "BorderCoupling", "ConvNetwork", "DenseNetwork", "FlowStep"]
+__all__ = ["AffineCoupling", "BorderCoupling", "ConvNetwork", "DenseNetwork", "FlowStep", "HaarLevel"]
 
 
 class ConvNetwork(nn.Module):
@@ -200,7 +206,7 @@ class FlowStep(Bijection):
     def _mix(self, x: Tensor) -> tuple[Tensor, Tensor]:
         weight = self.mixing.weight() * self.actnorm.log_scale.exp()
         logdet = (self.actnorm.log_scale.sum() + self.mixing.log_diagonal.sum()) * math.prod(x.shape[2:])
-        return F.conv2d(x, weight[:, :, None, None], weight @ self.actnorm.bias), logdet.expand(len(x))
+        return mix_channels(x, weight, weight @ self.actnorm.bias), logdet.expand(len(x))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the step's output and the sum of its log-determinants."""
@@ -215,3 +221,35 @@ class FlowStep(Bijection):
             x, part = layer.inverse(x, context)
             logdet = logdet + part
         return x, logdet
+
+
+class HaarLevel(nn.Module):
+    """One level of scale: rotation to average and details, flow steps, details given the average.
+
+    Of the 4C squeezed channels the first C, the averages, go on to the next level; the rest are latents.
+
+    Args:
+        channels: C.
+        steps: Number of flow steps between the rotation and the split.
+        width: Hidden channels of the coupling networks.
+        context: Width of the context.
+        additive: Additive couplings in the flow steps.
+
+    References:
+        Yu, Derpanis, Brubaker: Wavelet flow (2020), section 3.
+    """
+
+    def __init__(self, channels: int, steps: int, width: int, context: int, additive: bool) -> None:
+        super().__init__()
+        depth, half = 4 * channels, 2 * channels
+        self.rotation, self.actnorm = InvertibleConv1x1(depth, haar_matrix(channels)), ActNorm(depth)
+        self.steps = nn.ModuleList()
+        for _ in range(steps):
+            network = ConvNetwork(half, half if additive else depth, width, context)
+            self.steps.append(FlowStep(depth, AffineCoupling(network, half, additive=additive)))
+        self.split = AffineCoupling(ConvNetwork(channels, 6 * channels, width, context), channels)
+
+    def layers(self) -> list[Bijection]:
+        """Return the bijections in forward order."""
+        steps = [step for step in self.steps if isinstance(step, FlowStep)]
+        return [self.rotation, self.actnorm, *steps, self.split]

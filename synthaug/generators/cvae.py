@@ -321,10 +321,11 @@ class CVAE(ConditionalGenerator):
         r"""Draw between two training images i, j of the class, keeping the spread of the class.
 
         .. math:: z = m_y + \cos\theta\,(\mu_i - m_y) + \sin\theta\,(\mu_j - m_y) + T \sigma_i \epsilon,
-                  \qquad \theta \sim U(0, \texttt{spread} \cdot \pi / 2)
+                  \qquad \theta \sim U(\tfrac12, 1) \cdot \texttt{spread} \cdot \pi / 2
 
         The weights' squares add up to one, so that draws have the mean and covariance of the class's
-        latents, which a straight line between i and j would shrink.
+        latents, which a straight line between i and j would shrink; theta stays away from zero, where a draw
+        would be a copy of image i.
 
         References:
             Chadebec et al.: Data augmentation in high dimensional low sample size setting using a geometry-based
@@ -339,7 +340,7 @@ class CVAE(ConditionalGenerator):
         means = torch.zeros(len(counts), mu.shape[1], device=device, dtype=mu.dtype)
         classes = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
         means = means.index_add(0, classes, mu) / counts.clamp_min(1)[:, None]
-        theta = (uniform[:, 2:] * self.spread * (math.pi / 2)).to(mu.dtype)
+        theta = ((1 + uniform[:, 2:]) / 2 * self.spread * (math.pi / 2)).to(mu.dtype)
         centre = means[labels]
         drawn = centre + theta.cos() * (mu[rows[:, 0]] - centre) + theta.sin() * (mu[rows[:, 1]] - centre)
         return cast(Tensor, drawn + temperature * sigma[rows[:, 0]] * noise)

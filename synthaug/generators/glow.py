@@ -13,16 +13,20 @@ from torch import Tensor, nn
 from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator, Objective, Preset
 from synthaug.generators.bijections import (
-    ActNorm,
     Bijection,
     ClassGaussian,
     ClassWhitening,
-    InvertibleConv1x1,
     PrincipalRotation,
     Squeeze,
-    haar_matrix,
 )
-from synthaug.generators.couplings import AffineCoupling, BorderCoupling, ConvNetwork, DenseNetwork, FlowStep
+from synthaug.generators.couplings import (
+    AffineCoupling,
+    BorderCoupling,
+    ConvNetwork,
+    DenseNetwork,
+    FlowStep,
+    HaarLevel,
+)
 from synthaug.noise import BatchRandom
 
 __all__ = ["BIN_WIDTH", "Glow"]
@@ -31,25 +35,6 @@ BIN_WIDTH = 2.0 / 255.0
 """Width of one of the 256 pixel values in [-1, 1] units."""
 MINIMUM_START = 2048
 """Rows, copies included, on which `initialize` takes its statistics at least."""
-
-
-class _Level(nn.Module):
-    """A level: rotation to average and details, flow steps, details given the average."""
-
-    def __init__(self, channels: int, steps: int, width: int, context: int, additive: bool) -> None:
-        super().__init__()
-        depth, half = 4 * channels, 2 * channels
-        self.rotation, self.actnorm = InvertibleConv1x1(depth, haar_matrix(channels)), ActNorm(depth)
-        self.steps = nn.ModuleList()
-        for _ in range(steps):
-            network = ConvNetwork(half, half if additive else depth, width, context)
-            self.steps.append(FlowStep(depth, AffineCoupling(network, half, additive=additive)))
-        self.split = AffineCoupling(ConvNetwork(channels, 6 * channels, width, context), channels)
-
-    def layers(self) -> list[Bijection]:
-        """Return the bijections in forward order."""
-        steps = [step for step in self.steps if isinstance(step, FlowStep)]
-        return [self.rotation, self.actnorm, *steps, self.split]
 
 
 class Glow(ConditionalGenerator):
@@ -134,7 +119,7 @@ class Glow(ConditionalGenerator):
         size = self.inner_size
         for count in steps:
             size //= 2
-            self.levels.append(_Level(channels, count, width, embedding, additive))
+            self.levels.append(HaarLevel(channels, count, width, embedding, additive))
         self.flatten, top = Squeeze(size), channels * size * size
         self.kept = min(principal, top)
         self.axes = PrincipalRotation(top)
@@ -154,8 +139,8 @@ class Glow(ConditionalGenerator):
         """(C * H * W,): a flow has as many latents as pixels."""
         return (self.channels * self.image_size**2,)
 
-    def _levels(self) -> list[_Level]:
-        return [level for level in self.levels if isinstance(level, _Level)]
+    def _levels(self) -> list[HaarLevel]:
+        return [level for level in self.levels if isinstance(level, HaarLevel)]
 
     def _top_steps(self) -> list[FlowStep]:
         return [step for step in self.dense if isinstance(step, FlowStep)]
