@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from synthaug.balance import BalancePlan, make_plan, per_class_plan
+from synthaug.balance import BalancePlan, benchmark_plan, make_plan, parse_target, per_class_plan
 from synthaug.benchmarking import benchmark
 from synthaug.checkpoint import is_run, load_generator, read_source
 from synthaug.codec import Codec
@@ -59,28 +59,9 @@ def _resolve_plan(section: GenerateSection, counts: Mapping[str, int]) -> Balanc
     """Return the plan that the recipe's `generate` section asks for."""
     if section.per_class is not None:
         return per_class_plan(counts, section.per_class)
-    return make_plan(counts, _read_balance(section.balance), max_synthetic_fraction=section.max_synthetic_fraction)
-
-
-def _read_balance(balance: str | int | dict[str, int] | None) -> str | int | dict[str, int]:
-    if balance is None:
-        return "majority"
-    if not isinstance(balance, str):
-        return balance
-    if balance.lstrip("+-").isdigit():
-        return int(balance)
-    if balance.endswith(".json"):
-        path = Path(balance)
-        if not path.is_file():
-            raise InputError(f"balance {balance!r} is no file; write a JSON file of {{class name: total}}")
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise InputError(f"balance {balance!r} is not valid JSON: {error}; mend it") from None
-        if not isinstance(values, dict):
-            raise InputError(f"balance {balance!r} holds no object; write {{class name: total}}")
-        return values
-    return balance
+    target = section.balance if section.balance is not None else "majority"
+    target = parse_target(target) if isinstance(target, str) else target
+    return make_plan(counts, target, max_synthetic_fraction=section.max_synthetic_fraction)
 
 
 def generate_dataset(
@@ -178,10 +159,8 @@ def benchmark_datasets(
     if run is not None:
         source = read_source(run)
         counts = load_like_run(real_rows, source, limit_per_class=limit_per_class).class_counts
-        missing = make_plan(counts, "majority").missing
-        plan = BalancePlan(real=dict(counts), missing={name: max(missing[name], n) for name, n in counts.items()})
         generator = load_generator(run)
-        rows = generate(generator, plan, output=output / "synthetic", num_processes=num_processes or 1, fresh=fresh)
+        rows = generate(generator, benchmark_plan(counts), output=output / "synthetic", num_processes=num_processes or 1, fresh=fresh)
         options = {"source": source, "image_column": source["image_column"], "label_column": source["label_column"]}
         options["image_size"] = source["codec"]["image_size"]
     else:
