@@ -80,6 +80,7 @@ def inspect(
     limit_per_class: LimitPerClass = None,
 ) -> None:
     """Show what is in a dataset: columns, classes, sizes, bad rows, duplicates, the plan, and what a fit costs."""
+    from synthaug.costs import describe_costs
     from synthaug.inspection import inspect_dataset
 
     report = inspect_dataset(
@@ -90,7 +91,9 @@ def inspect(
         image_size=image_size,
         limit_per_class=limit_per_class,
     )
-    print(report.table())
+    print(report.table(), flush=True)
+    size, _, channels = report.codec.shape
+    print("\n" + describe_costs(list(report.class_counts.values()), size, channels))
 
 
 @app.command()

@@ -14,16 +14,17 @@ __all__ = ["tile_images"]
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def tile_images(rows: Sequence[NDArray[np.uint8]], *, scale: int = 2, gap: int = 1) -> bytes:
+def tile_images(rows: Sequence[NDArray[np.uint8]], *, scale: int | None = None, gap: int = 1) -> bytes:
     """Return a PNG with one row of images for each entry of `rows`.
 
     Args:
         rows: Arrays (n, H, W, C) uint8 of the same H, W, C; n may differ.
-        scale: Every pixel becomes a square of this many pixels.
+        scale: Every pixel becomes a square of this many pixels; None makes an image about 56 px wide.
         gap: White pixels (before scaling) between images.
     """
     filled = [row for row in rows if len(row)]
     height, width, channels = filled[0].shape[1:] if filled else (1, 1, 1)
+    scale = scale or max(1, 56 // width)
     columns = max((len(row) for row in rows), default=1)
     shape = (len(rows) * (height + gap) + gap, columns * (width + gap) + gap, channels)
     canvas = np.full(shape, 255, dtype=np.uint8)

@@ -14,7 +14,7 @@ LEVELS = (
     "generators.base generators.couplings",
     "arms columns drawing folder imagestats judge generators.cvae generators.cgan generators.glow",
     "generators cells localfiles rows scan",
-    "cellpool checkpoint data mixing sampling sources tuning",
+    "cellpool checkpoint costs data mixing sampling sources tuning",
     "contest export inspection training",
     "fitting gallery jobs uploads",
     "findings generation hub",

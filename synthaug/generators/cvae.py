@@ -348,4 +348,10 @@ class CVAE(ConditionalGenerator):
     @classmethod
     def preset(cls, class_counts: Sequence[int], image_size: int, channels: int) -> Preset:
         """Return the defaults for a dataset with these training counts per class."""
-        return Preset(constructor={}, batch_size=128, ema_images=20_000)
+        wide = image_size * channels**0.5 > 40  # more detail than digits need
+        return Preset(
+            constructor={"width": 32 if wide else 24, "latent_dim": 64 if wide else 32},
+            batch_size=64 if sum(class_counts) < 2_000 else 128,
+            ema_images=20_000,
+            class_power=0.5,
+        )
