@@ -98,7 +98,7 @@ def inspect(
 
 @app.command()
 def fit(
-    dataset: Annotated[str | None, typer.Argument(metavar="DATASET", help="digits, a folder, Parquet, or a Hub id")] = None,
+    dataset: Annotated[str | None, typer.Argument(metavar="DATASET", help="digits, folder, Parquet or Hub id")] = None,
     generator: Annotated[str | None, typer.Option(help="cvae, cgan or glow")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="run folder to make")] = None,
     split: Split = None,
@@ -164,7 +164,7 @@ def fit(
 def generate(
     run: RunArgument,
     output: Output,
-    balance: Annotated[str | None, typer.Option(help="majority, median, N, auto, ..., or a JSON file of totals")] = None,
+    balance: Annotated[str | None, typer.Option(help="majority, median, N, auto, ..., or a JSON file")] = None,
     per_class: Annotated[int | None, typer.Option(help="exactly N new images in each class")] = None,
     mix_with: Annotated[str | None, typer.Option(metavar="DATASET", help="real rows to put first")] = None,
     split: Split = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -27,11 +26,11 @@ from synthaug.checkpoint import (
     save_judge,
     write_text,
 )
-from synthaug.judge import fit_judge
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator, Preset
+from synthaug.judge import fit_judge
 from synthaug.recipe import Recipe, dump_recipe, parse_count, parse_duration, parse_recipe, read_recipe
 from synthaug.shards import locked
 from synthaug.training import Schedule, sample_grid, train
@@ -149,7 +148,8 @@ def plan_fit(real: Dataset, family: str | type[ConditionalGenerator], recipe: Re
     allowed = [p for p in inspect.signature(cls).parameters if p not in ("class_names", "image_size", "channels")]
     for key in own:
         if key not in allowed:
-            raise InputError(f"unknown key generator.{key}{suggest(key, allowed)}; {cls.family} has {', '.join(allowed)}")
+            hint = suggest(key, allowed)
+            raise InputError(f"unknown key generator.{key}{hint}; {cls.family} has {', '.join(allowed)}")
     constructor = {
         "class_names": list(images.class_names),
         "image_size": codec.image_size,
@@ -175,8 +175,10 @@ def _resolve_recipe(
     name = family if isinstance(family, str) else family.family
     values: dict[str, Any] = {"dataset": {"path": f"Dataset {real._fingerprint}"}, "generator": {"family": name}}
     values["fit"] = {"budget": budget, "images": images}
-    sections: dict[str, tuple[str, ...]] = {"dataset": ("image_column", "label_column", "limit_per_class", "on_bad_image", "validation")}
-    sections["fit"] = ("batch_size", "save_every", "seed", "mixed_precision")
+    sections: dict[str, tuple[str, ...]] = {
+        "dataset": ("image_column", "label_column", "limit_per_class", "on_bad_image", "validation"),
+        "fit": ("batch_size", "save_every", "seed", "mixed_precision"),
+    }
     for key, value in options.items():
         section = next((s for s, keys in sections.items() if key in keys), "generator")
         values[section][key] = value
@@ -193,7 +195,8 @@ def _make_accelerator(recipe: Recipe) -> Accelerator:
     )
     if recipe.fit.batch_size and recipe.fit.batch_size % accelerator.num_processes:
         raise InputError(
-            f"fit.batch_size is {recipe.fit.batch_size}; it must be a multiple of the {accelerator.num_processes} processes"
+            f"fit.batch_size is {recipe.fit.batch_size}; it must be a multiple of the number of processes, "
+            f"{accelerator.num_processes}"
         )
     return accelerator
 
@@ -222,14 +225,16 @@ def _is_finished(folder: Path, recipe: Recipe, fresh: bool) -> bool:
     ]
     if keys:
         shown = ", ".join(keys)
-        raise InputError(f"output {str(folder)!r} was made with other arguments ({shown}); use them again or add --fresh")
+        message = f"output {str(folder)!r} was made with other arguments ({shown})"
+        raise InputError(f"{message}; use them again or add --fresh")
     return is_run(folder)
 
 
 def _remove_run(folder: Path) -> None:
     others = [p.name for p in folder.iterdir() if p.name not in _OWN_FILES and not p.name.startswith(".")]
     if others:
-        raise InputError(f"--fresh would remove {others[0]!r} in {str(folder)!r}, which no fit made; give another folder")
+        message = f"--fresh would remove {others[0]!r} in {str(folder)!r}, which no fit made"
+        raise InputError(f"{message}; give another folder")
     for name in _OWN_FILES:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -160,7 +160,9 @@ def benchmark_datasets(
         source = read_source(run)
         counts = load_like_run(real_rows, source, limit_per_class=limit_per_class).class_counts
         generator = load_generator(run)
-        rows = generate(generator, benchmark_plan(counts), output=output / "synthetic", num_processes=num_processes or 1, fresh=fresh)
+        rows = generate(
+            generator, benchmark_plan(counts), output=output / "synthetic", num_processes=num_processes or 1, fresh=fresh
+        )
         options = {"source": source, "image_column": source["image_column"], "label_column": source["label_column"]}
         options["image_size"] = source["codec"]["image_size"]
     else:

@@ -110,7 +110,8 @@ def check_few_steps_lower_the_loss(family):
 
 def check_label_changes_the_image(family):
     generator = check_few_steps_lower_the_loss(family)
-    noise = torch.from_numpy(draw_normal(0, 0, 0, 1, generator.noise_shape)).repeat(3, *[1] * len(generator.noise_shape))
+    noise = torch.from_numpy(draw_normal(0, 0, 0, 1, generator.noise_shape))
+    noise = noise.repeat(3, *[1] * len(generator.noise_shape))
     images = generator.sample(torch.tensor([0, 1, 2]), noise=noise)
     assert not torch.allclose(images[0], images[1], atol=1e-3)
     assert not torch.allclose(images[1], images[2], atol=1e-3)

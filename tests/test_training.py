@@ -148,21 +148,22 @@ def run_cli(*words, **environment):
     )
 
 
-@families
+@pytest.mark.parametrize("family", ["cgan", *(pytest.param(f, marks=pytest.mark.slow) for f in ("cvae", "glow"))])
 def test_two_processes_equal_one_up_to_summation_order(family, tmp_path):
     words = ["fit", "digits", "--generator", family, "--images", "640", "--set", "fit.batch_size=64",
              "--limit-per-class", "20"]  # fmt: skip
-    one = run_cli(*words, "--output", tmp_path / "one")
-    two = run_cli(*words, "--output", tmp_path / "two", "--num-processes", "2")
-    for process in (one, two):
-        out, err = process.communicate(timeout=240)
+    for name, more in (("one", []), ("two", ["--num-processes", "2"])):
+        process = run_cli(*words, "--output", tmp_path / name, *more)
+        _, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
     a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
     for name in a:
         torch.testing.assert_close(a[name].double(), b[name].double(), atol=2e-3, rtol=2e-2, msg=name)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_and_tells_how_to_go_on(number, code, tmp_path):
     words = ["fit", "digits", "--generator", "cvae", "--images", "10M", "--output", tmp_path / "run"]
     process = run_cli(*words)
