@@ -4,7 +4,7 @@ import torch
 from checks import make, rng_for, toy_batch
 from torch.distributions import Normal, kl_divergence
 
-from synthaug.generators.cvae import gaussian_kl
+from synthaug.generators.cvae import CANDIDATES, gaussian_kl
 
 
 def test_kl_agrees_with_torch():
@@ -54,3 +54,28 @@ def test_temperature_zero_gives_the_class_mean_image():
     labels = torch.tensor([1, 1])
     images = generator.sample(labels, temperature=0.0)
     assert torch.equal(images[0], images[1])
+
+
+def test_neighbours_lie_between_images_of_their_own_class():
+    generator = make("cvae")
+    torch.manual_seed(0)
+    mu = torch.randn(8, 8) + torch.tensor([0.0] * 5 + [100.0] * 3)[:, None]  # five rows of class 0, three of class 2
+    centres = torch.stack([mu[:5].mean(0), torch.zeros(8), mu[5:].mean(0)])
+    generator.latents = {"mu": mu, "sigma": torch.zeros(8, 8), "counts": torch.tensor([5, 0, 3]), "centres": centres}
+    labels = torch.tensor([0, 2] * 200)
+    drawn = generator._draw_neighbours(torch.randn(400, 2 + CANDIDATES), torch.randn(400, 8), labels, 1.0)
+    assert (drawn[labels == 0].abs().max() < 20) and ((drawn[labels == 2] - 100).abs().max() < 20)
+    nearest = torch.cdist(drawn, mu).min(1).values
+    assert (nearest > 1e-3).all()  # nothing is a copy
+
+
+def test_sampling_from_the_prior_needs_no_latents():
+    generator = make("cvae")
+    images, labels = toy_batch()
+    noise = torch.randn(4, *generator.noise_shape)
+    before = generator.sample(torch.tensor([0, 1, 2, 0]), noise=noise)
+    generator.memorize(images, labels)
+    near = generator.sample(torch.tensor([0, 1, 2, 0]), noise=noise)
+    generator.sampling = "prior"
+    assert torch.equal(before, generator.sample(torch.tensor([0, 1, 2, 0]), noise=noise))
+    assert not torch.equal(before, near)

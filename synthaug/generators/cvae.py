@@ -17,6 +17,9 @@ from synthaug.noise import BatchRandom
 
 __all__ = ["CVAE", "gaussian_kl"]
 
+CANDIDATES = 4
+"""Images drawn at random from which "neighbours" takes the nearest."""
+
 
 def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
     r"""Return KL(q || p) of diagonal Gaussians, elementwise, in nats.
@@ -231,8 +234,8 @@ class CVAE(ConditionalGenerator):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        """Three numbers that choose neighbours, then all groups' noise, as one flat vector."""
-        return (3 + self._noise_size,)
+        """Numbers that choose neighbours, then all groups' noise, as one flat vector."""
+        return (2 + CANDIDATES + self._noise_size,)
 
     @property
     def _noise_size(self) -> int:
@@ -305,11 +308,14 @@ class CVAE(ConditionalGenerator):
             _, _, mu, logvar = self.network.top_moments(context, self.network.encode(images[rows], context))
             moments.append(torch.stack([mu, (0.5 * logvar).exp()]))
         mu, sigma = torch.cat(moments, dim=1)
-        self.latents = {"mu": mu, "sigma": sigma, "counts": torch.bincount(labels, minlength=self.num_classes)}
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        sums = torch.zeros(self.num_classes, mu.shape[1], device=mu.device).index_add(0, labels[order], mu)
+        centres = sums / counts.clamp_min(1)[:, None]
+        self.latents = {"mu": mu, "sigma": sigma, "counts": counts, "centres": centres}
 
     def decode_noise(self, noise: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """Draw the top group near training images or from the prior, the others from their priors."""
-        choices, noise = noise[:, :3], noise[:, 3:]
+        choices, noise = noise[:, : 2 + CANDIDATES], noise[:, 2 + CANDIDATES :]
         parts = self._split(noise)
         top = self._draw_neighbours(choices, parts[0], labels, temperature) if self.latents else None
         if self.sampling == "prior":
@@ -321,29 +327,35 @@ class CVAE(ConditionalGenerator):
         r"""Draw between two training images i, j of the class, keeping the spread of the class.
 
         .. math:: z = m_y + \cos\theta\,(\mu_i - m_y) + \sin\theta\,(\mu_j - m_y) + T \sigma_i \epsilon,
-                  \qquad \theta \sim U(\tfrac12, 1) \cdot \texttt{spread} \cdot \pi / 2
+                  \qquad \theta \sim U(0.7, 1) \cdot \texttt{spread} \cdot \pi / 2
 
-        The weights' squares add up to one, so that draws have the mean and covariance of the class's
-        latents, which a straight line between i and j would shrink; theta stays away from zero, where a draw
-        would be a copy of image i.
+        i is any image of the class and j the nearest to it of a few drawn at random, so that what lies
+        between them is an image too. The weights' squares add up to one: draws keep the covariance that a
+        straight line would shrink. theta stays away from zero, where a draw would be a copy of i.
+
+        Args:
+            choices: (N, 2 + CANDIDATES) standard normal: i, the candidates for j, theta.
+            noise: (N, latent_dim) standard normal.
+            labels: (N,) int64.
+            temperature: T.
 
         References:
             Chadebec et al.: Data augmentation in high dimensional low sample size setting using a geometry-based
             variational autoencoder (2022), section 3 (sampling near the training posteriors).
         """
-        device = noise.device
-        mu, sigma = self.latents["mu"].to(device), self.latents["sigma"].to(device)
-        counts = self.latents["counts"].to(device)
+        stored = {name: tensor.to(noise.device) for name, tensor in self.latents.items()}
+        mu, counts = stored["mu"], stored["counts"]
         starts = counts.cumsum(0) - counts
         uniform = torch.special.ndtr(choices.double()).clamp(0, 1 - 1e-12)
-        rows = starts[labels, None] + (uniform[:, :2] * counts[labels, None]).long()
-        means = torch.zeros(len(counts), mu.shape[1], device=device, dtype=mu.dtype)
-        classes = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
-        means = means.index_add(0, classes, mu) / counts.clamp_min(1)[:, None]
-        theta = ((1 + uniform[:, 2:]) / 2 * self.spread * (math.pi / 2)).to(mu.dtype)
-        centre = means[labels]
-        drawn = centre + theta.cos() * (mu[rows[:, 0]] - centre) + theta.sin() * (mu[rows[:, 1]] - centre)
-        return cast(Tensor, drawn + temperature * sigma[rows[:, 0]] * noise)
+        rows = starts[labels, None] + (uniform[:, :-1] * counts[labels, None]).long()
+        first, candidates = rows[:, 0], rows[:, 1:]
+        distances = (mu[first, None] - mu[candidates]).square().sum(2)
+        distances = distances.masked_fill(candidates == first[:, None], torch.inf)
+        second = candidates.gather(1, distances.argmin(1, keepdim=True))[:, 0]
+        theta = ((0.7 + 0.3 * uniform[:, -1:]) * self.spread * (math.pi / 2)).to(mu.dtype)
+        centre = stored["centres"][labels]
+        drawn = centre + theta.cos() * (mu[first] - centre) + theta.sin() * (mu[second] - centre)
+        return cast(Tensor, drawn + temperature * stored["sigma"][first] * noise)
 
     @classmethod
     def preset(cls, class_counts: Sequence[int], image_size: int, channels: int) -> Preset:
