@@ -22,7 +22,7 @@ def class_quotas(counts: NDArray[np.int64], power: float) -> NDArray[np.int64]:
     quotas = np.floor(shares).astype(np.int64)
     remainder = int(counts.sum() - quotas.sum())
     quotas[np.argsort(quotas - shares, kind="stable")[:remainder]] += 1
-    return quotas
+    return np.asarray(quotas)
 
 
 class RowOrder:

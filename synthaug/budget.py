@@ -6,14 +6,15 @@ import time
 
 __all__ = ["Budget"]
 
-_SKIPPED_STEPS, _WARMUP_SECONDS, _WARMUP_SHARE = 3, 3.0, 0.05
+_SKIPPED_STEPS, _WARMUP_SECONDS, _WARMUP_SHARE = 2, 10.0, 0.05
 
 
 class Budget:
     """Progress of a fit in [0, 1], by images seen.
 
-    A duration becomes a number of images after a short timed warm-up; the wall clock caps it, and progress
-    then follows whichever of the two is further, so that schedules always reach their end.
+    A duration becomes a number of images after a short timed warm-up, by its faster steps (too many images do
+    no harm, too few would waste the budget); the wall clock caps it, and progress then follows whichever of
+    the two is further, so that schedules always reach their end.
 
     Args:
         images: Number of images, exact; or None.
@@ -26,8 +27,8 @@ class Budget:
     ) -> None:
         self.images, self.seconds, self.reserve, self._spent = images, seconds, reserve, 0.0
         self._started = time.monotonic()
-        self._mark: tuple[float, int] | None = None
-        self._steps = 0
+        self._last: tuple[float, int] | None = None
+        self._speeds: list[float] = []
 
     @property
     def elapsed(self) -> float:
@@ -40,16 +41,19 @@ class Budget:
 
     def note_step(self, images_seen: int) -> None:
         """Tell the budget that a step is done; fixes the number of images once the warm-up is over."""
-        self._steps += 1
         if self.images is not None or self.seconds is None:
             return
-        if self._steps == _SKIPPED_STEPS:
-            self._mark = (self.elapsed, images_seen)
-        elif self._mark is not None:
-            took, seen = self.elapsed - self._mark[0], images_seen - self._mark[1]
-            if took >= min(_WARMUP_SECONDS, _WARMUP_SHARE * self.seconds):
-                left = max(0.0, self.seconds - self.reserve - self.elapsed)
-                self.images = images_seen + max(1, int(seen / took * left))
+        now = self.elapsed
+        if self._last is None:
+            self._first = now
+        else:
+            self._speeds.append((images_seen - self._last[1]) / max(1e-9, now - self._last[0]))
+        self._last = (now, images_seen)
+        warm = now - self._first >= min(_WARMUP_SECONDS, _WARMUP_SHARE * self.seconds)
+        if warm and len(self._speeds) > _SKIPPED_STEPS:
+            speeds = sorted(self._speeds[_SKIPPED_STEPS:])
+            speed = speeds[int(0.75 * (len(speeds) - 1))]
+            self.images = images_seen + max(1, int(speed * max(0.0, self.seconds - self.reserve - now)))
 
     def progress(self, images_seen: int) -> float:
         """Return the fraction done, in [0, 1]."""

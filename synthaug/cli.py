@@ -11,6 +11,9 @@ from typing import Annotated, Any
 import typer
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# OpenMP threads that spin while they wait make a small network ten times slower on a machine that is shared;
+# read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 app = typer.Typer(
     name="synthaug",

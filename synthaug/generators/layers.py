@@ -65,7 +65,7 @@ class FiLM(nn.Module):
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         """Modulate h by the condition."""
         gamma, beta = self.affine(context)[:, :, None, None].chunk(2, dim=1)
-        return h * (1 + gamma) + beta
+        return torch.addcmul(h + beta, h, gamma)
 
 
 class ResidualBlock(nn.Module):
@@ -88,4 +88,4 @@ class ResidualBlock(nn.Module):
     def forward(self, h: Tensor, context: Tensor) -> Tensor:
         """Map (N, channels, H, W) to the same shape."""
         inner = self.film(self.first(F.silu(h)), context)
-        return h + self.second(F.silu(inner))
+        return torch.add(h, self.second(F.silu(inner)))
