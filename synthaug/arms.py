@@ -52,11 +52,11 @@ class Arm:
     def describe(self) -> str:
         """Say in a few words what the arm trains on."""
         if self.only_synthetic:
-            return "synthetic rows only, classes equally often, classical augmentation"
-        order = "classes equally often" if self.balanced else "rows as they come"
-        moved = "classical augmentation" if self.classical else "no augmentation"
-        mixed = ", a share exchanged for synthetic rows of the same class" if self.mixed else ""
-        return f"real rows, {order}, {moved}{mixed}"
+            return "synthetic rows alone, classes equally often, augmented"
+        order = "classes equally often" if self.balanced else "as they come"
+        moved = ", augmented" if self.classical else ""
+        mixed = "; a share exchanged for synthetic rows of the same class" if self.mixed else ""
+        return f"real rows {order}{moved}{mixed}"
 
 
 def parse_arm(name: str) -> Arm:
@@ -78,9 +78,7 @@ def parse_arm(name: str) -> Arm:
         )
     if base == "synthetic":
         return Arm(name, balanced=True, classical=True, only_synthetic=True)
-    return Arm(
-        name, balanced=base == "oversampled", classical="classical" in extras, mixed="synthetic" in extras
-    )
+    return Arm(name, balanced=base == "oversampled", classical="classical" in extras, mixed="synthetic" in extras)
 
 
 def check_arms(names: Sequence[str] | None) -> tuple[Arm, ...]:

@@ -146,24 +146,20 @@ def _run(
             choice = choose_options(arms, template, ledger.run, validation_rows=rows)
             bar.set_description("arms x seeds")
             seeded = {
-                arm: [replace(choice.options[arm.name], seed=seed, test=True) for seed in range(seeds)]
-                for arm in arms
+                arm: [replace(choice.options[arm.name], seed=seed, test=True) for seed in range(seeds)] for arm in arms
             }
             results = ledger.run([cell for cells in zip(*seeded.values(), strict=True) for cell in cells])
         except InterruptedError:
             kept = f"the finished trainings are in {str(folder)!r}" if folder else "nothing is kept"
             raise StoppedError(f"stopped: {kept}; run the same again to go on", stop.received) from None
     report = write_findings(
-        [
-            ArmResults(arm, choice.options[arm.name], [results[cell] for cell in cells])
-            for arm, cells in seeded.items()
-        ],
+        [ArmResults(arm, choice.options[arm.name], [results[cell] for cell in cells]) for arm, cells in seeded.items()],
         choice,
         contest,
         settings=_describe_settings(contest, template, seeds, trials=TRIALS if choice.trials else 0),
         cost={
             "seconds": ledger.seconds,
-            "cells": total,
+            "cells": len(ledger.results),
             "processes": processes,
             "device": template.device,
         },
@@ -190,39 +186,38 @@ def _describe_settings(contest: Contest, template: Cell, seeds: int, *, trials: 
 
 
 class _Ledger:
-    """Runs cells, keeps their results as files, and does not run again what is there."""
+    """Runs cells, keeps their results, as files too, and does not run again what is there."""
 
     def __init__(self, pool: CellPool, folder: Path | None, bar: tqdm[Any]) -> None:
         self._pool, self._bar = pool, bar
         self._folder = None if folder is None else folder / _CELLS
-        self.seconds = 0.0
-        """Computing time of all cells, those of earlier calls included."""
+        self.results: dict[Cell, dict[str, Any]] = {}
+        """What is known so far, from earlier calls of the command too."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
 
+    @property
+    def seconds(self) -> float:
+        """Computing time of all cells."""
+        return float(sum(result["seconds"] for result in self.results.values()))
+
     def run(self, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
         """Return the result of every cell."""
-        results = {cell: found for cell in cells if (found := self._read(cell)) is not None}
-        for result in results.values():
-            self._count(result)
+        missing = [cell for cell in cells if not self._know(cell)]
+        self._bar.update(len(cells) - len(missing))
+        self._pool.run(missing, self._keep)
+        return self.results
 
-        def keep(cell: Cell, result: dict[str, Any]) -> None:
-            results[cell] = result
-            if self._folder is not None:
-                write_file(self._folder / cell.name, json.dumps(result))
-            self._count(result)
+    def _know(self, cell: Cell) -> bool:
+        path = None if self._folder is None else self._folder / cell.name
+        if cell not in self.results and path is not None and path.is_file():
+            self.results[cell] = json.loads(path.read_text())
+        return cell in self.results
 
-        self._pool.run([cell for cell in cells if cell not in results], keep)
-        return results
-
-    def _read(self, cell: Cell) -> dict[str, Any] | None:
-        if self._folder is None or not (self._folder / cell.name).is_file():
-            return None
-        content: dict[str, Any] = json.loads((self._folder / cell.name).read_text())
-        return content
-
-    def _count(self, result: Mapping[str, Any]) -> None:
-        self.seconds += result["seconds"]
+    def _keep(self, cell: Cell, result: dict[str, Any]) -> None:
+        self.results[cell] = result
+        if self._folder is not None:
+            write_file(self._folder / cell.name, json.dumps(result))
         self._bar.update(1)
 
 
@@ -257,11 +252,11 @@ def _forget(folder: Path) -> None:
 
 
 def _template(contest: Contest, *, steps: int | None, backend: str, device: str) -> Cell:
-    """Return a cell with what all cells share: steps 300 (up to 1,000 rows) to 600 (7,000 and more)."""
+    """Return a cell with what all cells share: steps 300 (up to 1,000 rows) to 600 (32,000 and more)."""
     rows, classes = len(contest.train), len(contest.class_names)
     batch_size = 32 if rows < 1_000 else 64
     batch_size = max(batch_size, min(256, 1 << (classes - 1).bit_length()))
-    steps = steps or int(np.clip(round(300 * (rows / 1_000) ** 0.36, -1), 300, 600))
+    steps = steps or int(np.clip(round(300 * (rows / 1_000) ** 0.2, -1), 300, 600))
     return Cell("", 0, steps, batch_size, "", 0.0, 0.0, backend, device)
 
 

@@ -77,9 +77,7 @@ class CellPool:
         should_stop: True ends the work; cells under way are abandoned.
     """
 
-    def __init__(
-        self, data: CellData, *, num_processes: int, should_stop: Callable[[], bool] = lambda: False
-    ) -> None:
+    def __init__(self, data: CellData, *, num_processes: int, should_stop: Callable[[], bool] = lambda: False) -> None:
         self._data, self._count, self._should_stop = data, num_processes, should_stop
         self._folder = tempfile.TemporaryDirectory(prefix="synthaug-cells-")
         self._workers: list[_Worker] = []

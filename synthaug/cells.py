@@ -151,9 +151,7 @@ def _predict(network: SmallClassifier, pixels: NDArray[np.uint8]) -> NDArray[np.
     return torch.cat(parts).numpy()
 
 
-def _measure(
-    network: SmallClassifier, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
-) -> dict[str, Any]:
+def _measure(network: SmallClassifier, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
     logits = _predict(network, pixels)
     predictions, truth = logits.argmax(axis=1), np.asarray(labels)
     return {
@@ -163,9 +161,7 @@ def _measure(
     }
 
 
-def run_cell(
-    cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = lambda: False
-) -> dict[str, Any]:
+def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Train one arm with one seed and measure it, on one thread.
 
     Args:

@@ -40,9 +40,7 @@ def _text(x: float, y: float, content: str, anchor: str = "start", style: str = 
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
-    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(
-        x1, y1, x2, y2, style
-    )
+    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, style)
 
 
 def _band(left: float, right: float, style: str) -> Markup:
@@ -70,9 +68,7 @@ def draw_arms(arms: Sequence[Mapping[str, Any]]) -> Markup:
         Inline SVG.
     """
     width, row, left, right = 880, 38, 270, 800
-    values = [
-        v for arm in arms for v in (*arm["per_seed"], *(arm["interval"] or ()), arm["balanced_accuracy"])
-    ]
+    values = [v for arm in arms for v in (*arm["per_seed"], *(arm["interval"] or ()), arm["balanced_accuracy"])]
     low, high = 100 * min(values), 100 * max(values)
     margin = max(0.06 * (high - low), 0.1)
     low, high = max(0.0, low - margin), min(100.0, high + margin)
@@ -88,9 +84,7 @@ def draw_arms(arms: Sequence[Mapping[str, Any]]) -> Markup:
         parts.append(_line(x1, y, x2, y, f"range {kind}"))
         parts += [_dot(slope * 100 * seed + offset, y, 2.6, "seed") for seed in arm["per_seed"]]
         parts.append(_dot(slope * 100 * arm["balanced_accuracy"] + offset, y, 6, f"mean {kind}"))
-        parts.append(
-            _text(width - 4, y + 4.5, f"{100 * arm['balanced_accuracy']:.2f}", "end", f"value {kind}")
-        )
+        parts.append(_text(width - 4, y + 4.5, f"{100 * arm['balanced_accuracy']:.2f}", "end", f"value {kind}"))
     parts += [_text(slope * t + offset, height - 16, _number(t), "middle", "tick") for t in _ticks(low, high)]
     parts.append(_text((left + right) / 2, height - 1, "balanced accuracy on test rows, %", "middle", "tick"))
     return _svg(width, height, "Balanced accuracy of every arm", parts)
@@ -139,7 +133,7 @@ def draw_curves(curves: Mapping[str, Sequence[Sequence[float]]]) -> Markup:
     curves = {name: curve for name, curve in curves.items() if curve}
     if not curves:
         return Markup("")
-    width, left, right, top, bottom = 880, 44, 620, 10, 220
+    width, left, right, top, bottom = 880, 44, 570, 10, 220
     every = [100 * value for curve in curves.values() for _, value in curve]
     low, high = max(0.0, min(every) - 1), min(100.0, max(every) + 1)
     last = max(step for curve in curves.values() for step, _ in curve)

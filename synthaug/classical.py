@@ -98,18 +98,22 @@ def _augment_torch(images: Tensor, policy: Policy, rng: BatchRandom) -> Tensor:
 
 
 @functools.cache
-def _pipelines(policy: Policy) -> tuple[Any, Any]:
-    """Return the albumentations pipelines for geometry (all channels) and tone (colours only)."""
+def _pipelines(policy: Policy, size: int) -> tuple[Any, Any]:
+    """Return the albumentations pipelines for geometry (all channels) and tone (colours only).
+
+    It shifts by whole pixels: -m to m has the variance of the policy's shift t where m (m + 1) = t^2.
+    """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import otherwise asks the package index
     import albumentations
     import cv2
 
     cv2.setNumThreads(0)
+    shift = round((math.sqrt(1 + 4 * (policy.translate * size) ** 2) - 1) / 2)
     moves: list[Any] = [albumentations.HorizontalFlip(p=0.5)] if policy.flip else []
     moves.append(
         albumentations.Affine(
             rotate=(-policy.rotate, policy.rotate),
-            translate_percent=dict.fromkeys("xy", (-policy.translate, policy.translate)),
+            translate_px=dict.fromkeys("xy", (-shift, shift)),
             scale=(1 - policy.scale, 1 + policy.scale),
             shear={"x": (-policy.shear, policy.shear), "y": (0.0, 0.0)},
             interpolation=cv2.INTER_LINEAR,
@@ -127,7 +131,7 @@ def _pipelines(policy: Policy) -> tuple[Any, Any]:
 
 
 def _augment_albumentations(images: Tensor, policy: Policy, rng: BatchRandom) -> Tensor:
-    geometry, tone = _pipelines(policy)
+    geometry, tone = _pipelines(policy, images.shape[-1])
     pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     colours = pixels.shape[-1] - (pixels.shape[-1] in (2, 4))
     results = []

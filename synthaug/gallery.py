@@ -20,15 +20,13 @@ def draw_pictures(contest: Contest) -> tuple[dict[str, bytes], dict[str, str]]:
     made = contest.synthetic
     pictured = [c for c in range(len(contest.class_names)) if (made.labels == c).any()][:_CLASSES]
     names = ", ".join(contest.class_names[c] for c in pictured)
-    samples = [
-        _side_by_side(_first(contest.train, c, _ROWS), _first(made, c, _ROWS), _ROWS) for c in pictured
-    ]
+    samples = [_side_by_side(_first(contest.train, c, _ROWS), _first(made, c, _ROWS), _ROWS) for c in pictured]
     neighbours = [_with_neighbours(contest, c) for c in pictured]
     captions = {
         "samples": f"{_ROWS} real training rows on the left, as many synthetic ones on the right; "
         f"one line for each class: {names}.",
-        "neighbours": f"Synthetic rows, each followed by the {_NEIGHBOURS} training rows nearest to it in "
-        f"pixel distance, whatever their class; one line for each class: {names}.",
+        "neighbours": f"Groups of {_NEIGHBOURS + 1}: a synthetic row, then the {_NEIGHBOURS} training rows nearest to it "
+        f"in pixel distance, whatever their class; one line for each class: {names}.",
     }
     pictures = {
         name: tile_images(rows, scale=max(1, _WIDTH // (rows[0].shape[0] * (rows[0].shape[2] + 1))))
@@ -47,9 +45,7 @@ def _blank(like: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
 
 def _side_by_side(left: NDArray[np.uint8], right: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """Return `count` images, a gap and `count` images, filled up with blanks."""
-    return np.concatenate(
-        [left, _blank(left, count - len(left) + 1), right, _blank(left, count - len(right))]
-    )
+    return np.concatenate([left, _blank(left, count - len(left) + 1), right, _blank(left, count - len(right))])
 
 
 def _with_neighbours(contest: Contest, label: int) -> NDArray[np.uint8]:

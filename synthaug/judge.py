@@ -47,9 +47,7 @@ class Judge(nn.Module):
     prototypes: Tensor
     radii: Tensor
 
-    def __init__(
-        self, *, class_names: Sequence[str], image_size: int, channels: int, width: int = 16
-    ) -> None:
+    def __init__(self, *, class_names: Sequence[str], image_size: int, channels: int, width: int = 16) -> None:
         super().__init__()
         self.class_names = list(class_names)
         self.network = SmallClassifier(len(self.class_names), image_size, channels, width)
@@ -166,9 +164,7 @@ def _weighted_quantile(values: NDArray[np.float64], weights: NDArray[np.float64]
     return float(values[order][min(int(place), len(values) - 1)])
 
 
-def _radii(
-    distances: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int
-) -> NDArray[np.float64]:
+def _radii(distances: NDArray[np.float64], labels: NDArray[np.int64], num_classes: int) -> NDArray[np.float64]:
     """Return the radius of each class: its 0.99 quantile, drawn towards the pooled one where rows are few.
 
     A class's own quantile is rank-based (the largest distance under 100 rows); it is never drawn downwards,
@@ -225,9 +221,7 @@ def fit_judge(
     steps = steps or _default_steps(len(pixels), num_classes)
     labels = np.ascontiguousarray(labels, dtype=np.int64)
     images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).contiguous().to(device)
-    distances = _held_out_distances(
-        images, labels, num_classes=num_classes, seed=seed, steps=max(1, steps // 2)
-    )
+    distances = _held_out_distances(images, labels, num_classes=num_classes, seed=seed, steps=max(1, steps // 2))
     judge = Judge(class_names=class_names, image_size=images.shape[-1], channels=images.shape[1])
     network = _fit_network(images, labels, num_classes=num_classes, seed=seed, steps=steps)
     judge.network.load_state_dict(network.state_dict())

@@ -151,7 +151,8 @@ def points(value: float | None) -> str:
     """Return a difference of shares in signed percentage points, or a dash."""
     if value is None or not math.isfinite(value):
         return "–"
-    return f"{100 * value:+.2f}".replace("-", "−")
+    written = f"{100 * value:+.2f}"
+    return "0.00" if float(written) == 0 else written.replace("-", "−")
 
 
 def spread(interval: tuple[float, float] | list[float] | None) -> str:

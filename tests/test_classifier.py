@@ -69,9 +69,7 @@ def test_fit_classifier_learns_in_the_given_number_of_steps(digits):
         chosen = rows[step * 32 : (step + 1) * 32]
         return images[chosen], targets[chosen]
 
-    network = fit_classifier(
-        initial_classifier(10, 8, 1, seed=0), draw_batch, steps=60, on_step=steps_seen.append
-    )
+    network = fit_classifier(initial_classifier(10, 8, 1, seed=0), draw_batch, steps=60, on_step=steps_seen.append)
     assert steps_seen == list(range(1, 61)) and not network.training
     predicted = predict_logits(network, to_float(pixels[300:600])).argmax(1).numpy()
     assert (predicted == labels[300:600]).mean() > 0.8
@@ -104,9 +102,7 @@ def test_judge_is_deterministic_and_rebuilt_from_its_config(digits):
     assert torch.equal(rebuilt.embed(images), fitted[0].embed(images))
 
 
-@pytest.mark.parametrize(
-    ("counts", "size", "channels"), [([3, 3], 8, 1), ([3] * 300, 9, 3), ([1, 5, 2], 64, 4)]
-)
+@pytest.mark.parametrize(("counts", "size", "channels"), [([3, 3], 8, 1), ([3] * 300, 9, 3), ([1, 5, 2], 64, 4)])
 def test_judge_takes_few_rows_and_many_classes(counts, size, channels):
     labels = np.repeat(np.arange(len(counts)), counts)
     pixels = np.random.RandomState(0).randint(0, 256, (len(labels), size, size, channels), dtype=np.uint8)

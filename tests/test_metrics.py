@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as reference
+
+from synthaug.metrics import (
+    balanced_accuracy,
+    balanced_nll,
+    confusion_matrix,
+    estimate_mean,
+    judge_difference,
+    macro_f1,
+    recalls,
+)
+
+
+@pytest.fixture
+def predictions():
+    random = np.random.RandomState(0)
+    labels = np.r_[np.zeros(40, int), np.ones(9, int), np.full(3, 2)]
+    return labels, np.where(random.rand(52) < 0.7, labels, random.randint(0, 3, 52))
+
+
+def test_scores_agree_with_scikit_learn(predictions):
+    labels, found = predictions
+    assert balanced_accuracy(labels, found, 3) == pytest.approx(reference.balanced_accuracy_score(labels, found))
+    assert macro_f1(labels, found, 3) == pytest.approx(reference.f1_score(labels, found, average="macro"))
+    assert (confusion_matrix(labels, found, 3) == reference.confusion_matrix(labels, found)).all()
+
+
+def test_a_class_without_rows_does_not_count(predictions):
+    labels, found = predictions
+    assert balanced_accuracy(labels, found, 5) == balanced_accuracy(labels, found, 3)
+    assert np.isnan(recalls(labels, found, 4)[3])
+    assert macro_f1(labels, found, 4) == macro_f1(labels, found, 3)
+
+
+def test_balanced_nll_of_even_odds():
+    assert balanced_nll(np.array([0, 0, 1]), np.zeros((3, 2)), 2) == pytest.approx(math.log(2))
+
+
+def test_row_variance_is_what_a_stratified_bootstrap_converges_to():
+    random = np.random.RandomState(1)
+    labels = np.repeat([0, 1, 2], [30, 12, 50])
+    scores = np.repeat(random.rand(1, 92), 3, axis=0)  # every seed agrees: rows are the only spread
+    resampled = [
+        np.mean([scores[0, random.choice(np.flatnonzero(labels == c), (labels == c).sum())].mean() for c in range(3)])
+        for _ in range(4000)
+    ]
+    assert estimate_mean(scores, labels).row_error == pytest.approx(np.std(resampled), rel=0.06)
+
+
+def test_seeds_alone_give_the_paired_t_interval():
+    labels = np.repeat([0, 1], 20)
+    values = np.array([0.01, 0.03, 0.02, 0.05, 0.015])
+    estimate = estimate_mean(np.repeat(values[:, None], 40, axis=1), labels)
+    low, high = stats.t.interval(0.95, 4, values.mean(), stats.sem(values))
+    assert (estimate.low, estimate.high) == (pytest.approx(low), pytest.approx(high))
+    assert estimate.degrees == pytest.approx(4)
+    assert estimate.detectable / estimate.standard_error == pytest.approx(3.76, abs=0.05)  # 1.68 sd at n = 5
+    power = 1 - stats.nct.cdf(stats.t.ppf(0.975, 4), 4, estimate.detectable / estimate.standard_error)
+    assert power == pytest.approx(0.8, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("seed_spread", "row_spread", "residual"),
+    [(0.05, 0.1, 0.1), (0.01, 0.3, 0.0), (0.0, 0.2, 0.2), (0.01, 0.1, 0.3), (0.0, 0.0, 0.3)],
+)
+def test_the_interval_errs_no_more_than_it_says(seed_spread, row_spread, residual):
+    random, labels, wrong = np.random.RandomState(2), np.repeat(np.arange(5), 12), 0
+    trials = 400
+    for _ in range(trials):
+        scores = seed_spread * random.randn(5, 1) + row_spread * random.randn(1, 60)
+        wrong += judge_difference(estimate_mean(scores + residual * random.randn(5, 60), labels)) != "no clear change"
+    assert wrong / trials < 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_the_interval_errs_no_more_with_correct_and_wrong_answers():
+    random, labels, wrong = np.random.RandomState(3), np.repeat(np.arange(10), 20), 0
+    for _ in range(300):
+        ease = 1.5 + random.randn(200)
+        arms = [random.randn(5, 200) + ease + 0.3 * random.randn(200) + 0.1 * random.randn(5, 1) > 0 for _ in "ab"]
+        estimate = estimate_mean(arms[0].astype(float) - arms[1], labels)
+        wrong += judge_difference(estimate) != "no clear change"
+    assert wrong / 300 < 0.05 + 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+def test_verdicts():
+    labels = np.zeros(50, int)
+    better = np.full((5, 50), 0.1) + 0.01 * np.random.RandomState(0).randn(5, 50)
+    assert judge_difference(estimate_mean(better, labels)) == "helps"
+    assert judge_difference(estimate_mean(-better, labels)) == "harms"
+    assert judge_difference(estimate_mean(better - 0.1, labels)) == "no clear change"
+    assert judge_difference(estimate_mean(better[:4], labels)) == "no clear change"
+    assert judge_difference(estimate_mean(np.zeros((5, 50)), labels)) == "no clear change"
+
+
+def test_one_seed_has_no_spread():
+    estimate = estimate_mean(np.ones((1, 4)), np.array([0, 0, 1, 1]))
+    assert estimate.low == estimate.value == estimate.high == 1
+    assert math.isnan(estimate.standard_error)
+
+
+def test_a_class_with_one_row_takes_the_pooled_spread():
+    scores = np.random.RandomState(0).rand(5, 21)
+    estimate = estimate_mean(scores, np.r_[np.zeros(20, int), 1])
+    assert np.isfinite(estimate.low) and estimate.row_error > 0

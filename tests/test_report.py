@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from synthaug.errors import InputError
+from synthaug.pictures import tile_images
+from synthaug.report import Report, percent, points
+
+EVIL = "</td><script>alert(1)</script>|`\n\"'"
+
+
+def make_report(**changes):
+    import numpy as np
+
+    arm = {
+        "name": "oversampled+classical", "description": "real rows", "role": "opponent", "options": "learning rate 1",
+        "balanced_accuracy": 0.9, "interval": (0.88, 0.92), "per_seed": [0.89, 0.9, 0.91], "macro_f1": 0.9, "nll": 0.3,
+        "worst_recall": 0.8, "validation": None, "rows": {"real": 10, "synthetic": 0}, "seconds": 1.0,
+    }  # fmt: skip
+    values = {
+        "verdict": "helps",
+        "sentence": f"Better than {EVIL}.",
+        "difference": 0.02,
+        "interval": (0.01, 0.03),
+        "arms": [arm, {**arm, "name": "oversampled+classical+synthetic", "role": "synthetic"}],
+        "comparison": {
+            "synthetic": "oversampled+classical+synthetic", "opponent": "oversampled+classical",
+            "per_seed": [0.01, 0.02, 0.03], "standard_error": 0.004, "seed_error": 0.003, "row_error": 0.002,
+            "degrees": 4.0, "detectable": 0.02, "method": "Student's t.",
+        },
+        "classes": [
+            {"name": EVIL, "train": 5, "synthetic": 5, "test": 5, "opponent_recall": 0.8, "synthetic_recall": 0.9,
+             "change": 0.1, "size": 0.1},
+            {"name": "plain", "train": 5, "synthetic": 5, "test": 0, "opponent_recall": None, "synthetic_recall": None,
+             "change": None, "size": 0.0},
+        ],
+        "confusions": [{"true": EVIL, "predicted": "plain", "opponent": 0.2, "synthetic": 0.1, "change": -0.1}],
+        "curves": {"oversampled+classical": [[10, 0.5], [20, 0.9]]},
+        "tuning": [
+            {"stage": "policy", "arm": "oversampled+classical", "options": "policy affine", "balanced_accuracy": 0.9,
+             "nll": 0.2, "chosen": True}
+        ],
+        "leaks": {"run": "clean", "dropped": {}, "near_duplicates": [], "lines": ["No test row was seen."]},
+        "settings": {
+            "version": "0", "seeds": [0, 1, 2], "steps": 20, "batch_size": 4, "trials": 3,
+            "rows": {"train": 10, "validation": 2, "synthetic": 10, "test": 5},
+            "captions": {"samples": f"classes: {EVIL}", "neighbours": "nearest"},
+        },
+        "cost": {"seconds": 2.0, "cells": 6, "processes": 1, "device": "cpu"},
+        "not_varied": ["one fit"],
+        "notes": [f"class {EVIL}"],
+        "command": f"synthaug benchmark {EVIL}",
+        "pictures": {"samples": tile_images([np.zeros((2, 8, 8, 1), dtype=np.uint8)])},
+    }  # fmt: skip
+    return Report(**{**values, **changes})
+
+
+def test_saved_and_loaded_again(tmp_path):
+    report = make_report()
+    report.save(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    assert {"verdict", "arms", "difference", "interval"} <= set(content)
+    assert not list(tmp_path.rglob("*.tmp"))
+    loaded = Report.load(tmp_path)
+    assert loaded.verdict == "helps" and loaded.interval == (0.01, 0.03)
+    assert loaded.pictures == report.pictures
+    assert loaded.to_html() == report.to_html()
+
+
+def test_what_the_page_shows_is_escaped_and_needs_no_other_file():
+    page = make_report().to_html()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert not re.search(r"(?:src|href)=[\"'](?!data:)", page)
+    assert "url(" not in page and "@import" not in page
+    assert "They help" in page and "data:image/png;base64," in page
+
+
+def test_markdown_keeps_names_in_their_cell():
+    text = make_report().to_markdown()
+    shown = [line for line in text.splitlines() if not line.startswith("    ")]  # the command is a code block
+    assert not any("<script" in line for line in shown)
+    rows = [line for line in text.splitlines() if line.startswith("|") and "alert" in line]
+    assert rows and all(line.replace("\\|", "").count("|") in (6, 8) for line in rows)
+
+
+def test_table_and_numbers():
+    lines = make_report().table.splitlines()
+    assert len(lines) == 4 and "90.00 %" in lines[2] and "(synthetic)" in lines[3]
+    assert points(-0.0123) == "−1.23" and points(1e-9) == "0.00" and percent(None) == "–"
+
+
+def test_a_report_of_one_seed_has_no_interval(tmp_path):
+    report = make_report()
+    bare = {"standard_error": None, "seed_error": None, "row_error": None, "detectable": None, "per_seed": [0.02]}
+    single = make_report(
+        interval=None,
+        comparison={**report.comparison, **bare},
+        arms=[{**arm, "interval": None, "per_seed": [0.9]} for arm in report.arms],
+        curves={},
+        pictures={},
+    )
+    single.save(tmp_path)
+    assert Report.load(tmp_path).interval is None
+    assert "no interval with one seed" in single.to_html()
+
+
+def test_numbers_that_json_cannot_hold_become_null(tmp_path):
+    make_report(difference=float("nan")).save(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["difference"] is None
+
+
+def test_no_report_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="no report can be read"):
+        Report.load(tmp_path)
+    (tmp_path / "report.json").write_text("[]")
+    with pytest.raises(InputError, match="no report can be read"):
+        Report.load(tmp_path)
