@@ -51,9 +51,15 @@ def _print_path(path: object) -> None:
 
 def _collect(recipe: Path | None, flags: dict[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
     """Return the recipe's values with the given flags and --set on top."""
+    from synthaug.errors import InputError
     from synthaug.recipe import apply_settings, read_recipe
 
     values = apply_settings(read_recipe(recipe) if recipe else {}, [])
+    for section in ("dataset", "generator", "fit", "generate"):
+        if not isinstance(values.get(section) or {}, dict):
+            raise InputError(
+                f"recipe: {section} is {values[section]!r}; write its keys below it, such as path or family"
+            )
     for path, value in flags.items():
         if value is not None:
             section, _, key = path.partition(".")
@@ -194,8 +200,14 @@ def generate(
     }  # fmt: skip
     values = _collect(recipe, flags, None).get("generate") or {}
     generate_dataset(
-        run, output, values, mix_with=mix_with, split=split, on_bad_image=on_bad_image or "error",
-        num_processes=num_processes, fresh=fresh,
+        run,
+        output,
+        values,
+        mix_with=mix_with,
+        split=split,
+        on_bad_image=on_bad_image or "error",
+        num_processes=num_processes,
+        fresh=fresh,
     )
     if push_to:
         from synthaug.hub import push as push_folder

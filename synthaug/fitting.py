@@ -75,7 +75,15 @@ class FitPlan:
         """Return a fresh generator, its weights a function of the seed."""
         with torch.random.fork_rng():
             torch.manual_seed(self.recipe.fit.seed)
-            return self.family(**self.constructor)
+            try:
+                return self.family(**self.constructor)
+            except (RuntimeError, TypeError, ValueError) as error:
+                if isinstance(error, InputError) or not self.recipe.generator.model_extra:
+                    raise
+                raise InputError(
+                    f"{self.family.family} cannot be built with generator {self.recipe.generator.model_extra} "
+                    f"({' '.join(str(error).split())[:120]}); change these keys or leave them out"
+                ) from error
 
 
 def fit(
@@ -150,6 +158,7 @@ def plan_fit(real: Dataset, family: str | type[ConditionalGenerator], recipe: Re
         if key not in allowed:
             hint = suggest(key, allowed)
             raise InputError(f"unknown key generator.{key}{hint}; {cls.family} has {', '.join(allowed)}")
+        _check_kind(key, own[key], inspect.signature(cls).parameters[key].default)
     constructor = {
         "class_names": list(images.class_names),
         "image_size": codec.image_size,
@@ -158,6 +167,14 @@ def plan_fit(real: Dataset, family: str | type[ConditionalGenerator], recipe: Re
         **own,
     }
     return FitPlan(recipe, cls, constructor, preset, training, validation, images)
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """Raise InputError where a number, a word or a truth value is expected, going by the default."""
+    kinds: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+    expected = kinds.get(type(default))
+    if expected and (not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool)):
+        raise InputError(f"generator.{key} is {value!r}; give {expected[-1].__name__} like the default {default!r}")
 
 
 def _resolve_recipe(

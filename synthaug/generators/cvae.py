@@ -219,6 +219,10 @@ class CVAE(ConditionalGenerator):
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
         if sampling not in ("neighbours", "prior"):
             raise InputError(f"sampling is {sampling!r}; choose neighbours or prior")
+        counts = (("width", width, 1), ("latent_dim", latent_dim, 1), ("depth", depth, 0))
+        for name, value, least in (*counts, ("spatial_latents", spatial_latents, 0)):
+            if value < least:
+                raise InputError(f"{name} is {value}; it must be at least {least}")
         self.beta, self.learning_rate, self.sampling, self.spread = beta, learning_rate, sampling, spread
         self.network = Network(
             Canvas(image_size),
