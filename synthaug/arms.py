@@ -53,10 +53,10 @@ class Arm:
         """Say in a few words what the arm trains on."""
         if self.only_synthetic:
             return "synthetic rows alone, classes equally often, augmented"
-        order = "classes equally often" if self.balanced else "as they come"
+        order = ", classes equally often" if self.balanced else " as they come"
         moved = ", augmented" if self.classical else ""
         mixed = "; a share exchanged for synthetic rows of the same class" if self.mixed else ""
-        return f"real rows {order}{moved}{mixed}"
+        return f"real rows{order}{moved}{mixed}"
 
 
 def parse_arm(name: str) -> Arm:

@@ -73,8 +73,8 @@ def draw_arms(arms: Sequence[Mapping[str, Any]]) -> Markup:
     margin = max(0.06 * (high - low), 0.1)
     low, high = max(0.0, low - margin), min(100.0, high + margin)
     slope, offset = _scale(low, high, left, right)
-    height = row * len(arms) + 44
-    parts = [_line(slope * t + offset, 6, slope * t + offset, height - 34, "grid") for t in _ticks(low, high)]
+    height = row * len(arms) + 50
+    parts = [_line(slope * t + offset, 6, slope * t + offset, height - 40, "grid") for t in _ticks(low, high)]
     for position, arm in enumerate(arms):
         y = 26 + row * position
         kind = arm["role"] or "other"
@@ -85,8 +85,8 @@ def draw_arms(arms: Sequence[Mapping[str, Any]]) -> Markup:
         parts += [_dot(slope * 100 * seed + offset, y, 2.6, "seed") for seed in arm["per_seed"]]
         parts.append(_dot(slope * 100 * arm["balanced_accuracy"] + offset, y, 6, f"mean {kind}"))
         parts.append(_text(width - 4, y + 4.5, f"{100 * arm['balanced_accuracy']:.2f}", "end", f"value {kind}"))
-    parts += [_text(slope * t + offset, height - 16, _number(t), "middle", "tick") for t in _ticks(low, high)]
-    parts.append(_text((left + right) / 2, height - 1, "balanced accuracy on test rows, %", "middle", "tick"))
+    parts += [_text(slope * t + offset, height - 22, _number(t), "middle", "tick") for t in _ticks(low, high)]
+    parts.append(_text((left + right) / 2, height - 5, "balanced accuracy on test rows, %", "middle", "tick"))
     return _svg(width, height, "Balanced accuracy of every arm", parts)
 
 

@@ -127,6 +127,12 @@ def load_contest(
     train, validation, notes = _hold_out(whole, run)
     _check_rows(train, made)
     near = _near_duplicates(judging, {"real": whole, "synthetic": made})
+    copied = find_near_duplicates(validation.pixels, made.pixels, threshold=_NEAR)
+    if copied:
+        notes.append(
+            f"{len(copied)} of the {len(validation)} validation rows look nearly like a synthetic row, so the choices "
+            "favour the synthetic rows; the verdict on test rows does not."
+        )
     notes += _describe_gaps(train, validation, made, judging)
     return Contest(train, validation, made, judging, leaks, near, tuple(notes))
 

@@ -166,7 +166,7 @@ def _sentence(verdict: str, difference: Estimate, opponent: str, rows: int, own:
         )
     return (
         "Nothing here shows that the synthetic rows help or harm: balanced accuracy differs by "
-        f"{change} percentage points from {against}, {ground}. The real rows alone are enough."
+        f"{change} percentage points from {against}, {ground}. Until something does, train on the real rows alone."
     )
 
 

@@ -25,8 +25,8 @@ def draw_pictures(contest: Contest) -> tuple[dict[str, bytes], dict[str, str]]:
     captions = {
         "samples": f"{_ROWS} real training rows on the left, as many synthetic ones on the right; "
         f"one line for each class: {names}.",
-        "neighbours": f"Groups of {_NEIGHBOURS + 1}: a synthetic row, then the {_NEIGHBOURS} training rows nearest to it "
-        f"in pixel distance, whatever their class; one line for each class: {names}.",
+        "neighbours": f"Groups of {_NEIGHBOURS + 1}: a synthetic row, then the {_NEIGHBOURS} training rows nearest to "
+        f"it in pixel distance, whatever their class; one line for each class: {names}.",
     }
     pictures = {
         name: tile_images(rows, scale=max(1, _WIDTH // (rows[0].shape[0] * (rows[0].shape[2] + 1))))

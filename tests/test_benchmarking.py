@@ -286,12 +286,14 @@ def test_only_rows_marked_as_synthetic_are_taken(rows):
         load_contest(dataset(*rows["real"]), marked.select([1, 2]), dataset(*rows["test"]))
 
 
-def test_near_duplicates_warn(rows, capsys):
+def test_near_duplicates_are_noted(rows):
     pixels, labels = rows["real"]
     changed = pixels.copy()
     changed[0, 0, 0] ^= 3
     contest = load_contest(dataset(changed, labels), dataset(*rows["extra"]), dataset(pixels[:1], labels[:1]))
     assert contest.near_duplicates[0][:3] == ("real", 0, 0)
+    copies = load_contest(dataset(pixels, labels), dataset(pixels, labels), dataset(*rows["test"]))
+    assert any("validation rows look nearly like a synthetic row" in note for note in copies.notes)
 
 
 def test_near_duplicates_and_nearest_rows():
