@@ -270,15 +270,11 @@ def _notice_of_larger(real: Counts, wanted: Counts) -> list[str]:
 def _cap(real: Counts, missing: Counts, fraction: float) -> tuple[Counts, list[str]]:
     """Cap the synthetic share of every class at `fraction`."""
     if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
-        raise InputError(
-            f"max_synthetic_fraction is {fraction}; it must be at least 0 and below 1, such as 0.5"
-        )
+        raise InputError(f"max_synthetic_fraction is {fraction}; it must be at least 0 and below 1, such as 0.5")
     share = Fraction(str(fraction))  # the decimal as written: 0.6 / 0.4 in floats is below 1.5
     limits = {name: math.floor(share / (1 - share) * count) for name, count in real.items()}
     capped = [
-        f"{_printable(name)} ({number} -> {limits[name]})"
-        for name, number in missing.items()
-        if number > limits[name]
+        f"{_printable(name)} ({number} -> {limits[name]})" for name, number in missing.items() if number > limits[name]
     ]
     notices = [f"max_synthetic_fraction {fraction:g} caps {_listing(capped)}"] if capped else []
     return {name: min(number, limits[name]) for name, number in missing.items()}, notices

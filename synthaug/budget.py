@@ -22,11 +22,10 @@ class Budget:
         reserve: Seconds kept for what comes after the loop.
     """
 
-    def __init__(
-        self, *, images: int | None = None, seconds: float | None = None, reserve: float = 0.0
-    ) -> None:
+    def __init__(self, *, images: int | None = None, seconds: float | None = None, reserve: float = 0.0) -> None:
         self.images, self.seconds, self.reserve, self._spent = images, seconds, reserve, 0.0
         self._started = time.monotonic()
+        self._first = 0.0
         self._last: tuple[float, int] | None = None
         self._speeds: list[float] = []
 

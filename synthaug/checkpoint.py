@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from synthaug.judge import Judge
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.judge import Judge
 
 __all__ = [
     "checkpoint_hash",

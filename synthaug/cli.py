@@ -247,6 +247,7 @@ def benchmark(
     split: Split = None,
     test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
     limit_per_class: LimitPerClass = None,
+    on_bad_image: OnBadImage = None,
     arms: Annotated[str | None, typer.Option(help="comma-separated names; default all")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="paired seeds")] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps of every arm")] = None,
@@ -264,6 +265,7 @@ def benchmark(
         real, synthetic, test, output, split=split or "train", test_split=test_split,
         limit_per_class=limit_per_class, arms=arms.split(",") if arms else None, seeds=seeds, steps=steps,
         classifier=classifier, drop_leaks=drop_leaks, num_processes=num_processes, fresh=fresh,
+        on_bad_image=on_bad_image or "error",
     )  # fmt: skip
     print(report.table, file=sys.stderr)
     print(f"verdict: {report.verdict}")

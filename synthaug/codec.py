@@ -50,9 +50,7 @@ def check_image_size(image_size: object) -> None:
     """Raise InputError unless `image_size` is an integer in [MIN_SIZE, MAX_SIZE]."""
     whole = isinstance(image_size, int) and not isinstance(image_size, bool)
     if not whole or not MIN_SIZE <= image_size <= MAX_SIZE:  # type: ignore[operator]
-        raise InputError(
-            f"image_size is {image_size!r}; give an integer from {MIN_SIZE} to {MAX_SIZE} pixels"
-        )
+        raise InputError(f"image_size is {image_size!r}; give an integer from {MIN_SIZE} to {MAX_SIZE} pixels")
 
 
 @contextmanager
@@ -212,9 +210,7 @@ class Codec:
             return
         low, high = self.value_range
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise InputError(
-                f"value_range is {self.value_range!r}; give two finite numbers, the smaller one first"
-            )
+            raise InputError(f"value_range is {self.value_range!r}; give two finite numbers, the smaller one first")
 
     @property
     def shape(self) -> tuple[int, int, int]:

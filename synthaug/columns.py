@@ -131,8 +131,7 @@ def _pick(what: str, given: str | None, candidates: list[str], features: Feature
             raise InputError(f"no column {given!r}; the columns are {there}{suggest(given, features)}")
         if given not in candidates:
             raise InputError(
-                f"column {given!r} ({_describe(features[given])}) holds no {what}s; "
-                f"{_options(what, candidates)}"
+                f"column {given!r} ({_describe(features[given])}) holds no {what}s; {_options(what, candidates)}"
             )
         return given
     if len(candidates) == 1:
@@ -141,9 +140,7 @@ def _pick(what: str, given: str | None, candidates: list[str], features: Feature
         listed = ", ".join(map(repr, candidates))
         raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}; name one with {option}")
     there = ", ".join(f"{name!r} ({_describe(feature)})" for name, feature in features.items())
-    wanted = (
-        "an Image or binary column" if what == "image" else "a ClassLabel, string, integer or boolean column"
-    )
+    wanted = "an Image or binary column" if what == "image" else "a ClassLabel, string, integer or boolean column"
     raise InputError(f"no {what} column: {wanted} is needed, but there is only {there or 'nothing'}")
 
 
@@ -156,9 +153,7 @@ def _options(what: str, candidates: list[str]) -> str:
     return f"choose from {', '.join(map(repr, candidates))}" if candidates else f"there is no {what} column"
 
 
-def find_columns(
-    dataset: Dataset, image_column: str | None = None, label_column: str | None = None
-) -> Columns:
+def find_columns(dataset: Dataset, image_column: str | None = None, label_column: str | None = None) -> Columns:
     """Return the image and the label column, found by feature type or checked where given.
 
     Image columns are `Image` features and, in plain Parquet files, ``struct<bytes, path>`` columns and binary
@@ -170,13 +165,9 @@ def find_columns(
     """
     if not isinstance(dataset, Dataset):
         kind = type(dataset).__name__
-        raise InputError(
-            f"dataset is a {kind}; give one split of it as a datasets.Dataset, such as data['train']"
-        )
+        raise InputError(f"dataset is a {kind}; give one split of it as a datasets.Dataset, such as data['train']")
     check_provenance(dataset.features)
-    features = {
-        name: feature for name, feature in dataset.features.items() if name not in ("synthetic", "provenance")
-    }
+    features = {name: feature for name, feature in dataset.features.items() if name not in ("synthetic", "provenance")}
     images = [name for name in features if _holds_images(dataset, name)]
     if image_column in features and _describe(features[image_column]).endswith("binary"):
         images.append(image_column)  # named by the user: whatever is not an image there counts as corrupt
@@ -192,9 +183,7 @@ def has_provenance(features: Features) -> bool:
     synthetic, provenance = features.get("synthetic"), features.get("provenance")
     if getattr(synthetic, "dtype", None) != "bool" or not isinstance(provenance, dict):
         return False
-    kinds = {
-        key: str(getattr(value, "dtype", "")).removeprefix("large_") for key, value in provenance.items()
-    }
+    kinds = {key: str(getattr(value, "dtype", "")).removeprefix("large_") for key, value in provenance.items()}
     return kinds == {key: value.dtype for key, value in PROVENANCE.items()}
 
 
@@ -203,9 +192,7 @@ def check_provenance(features: Features) -> None:
     foreign = [name for name in ("synthetic", "provenance") if name in features]
     if foreign and not has_provenance(features):
         listed = " and ".join(map(repr, foreign))
-        raise InputError(
-            f"the dataset has its own column {listed}, a name that synthaug writes; rename or drop it"
-        )
+        raise InputError(f"the dataset has its own column {listed}, a name that synthaug writes; rename or drop it")
 
 
 def real_rows(dataset: Dataset) -> NDArray[np.bool_]:
@@ -236,17 +223,11 @@ def read_labels(dataset: Dataset, column: str) -> Labels:
     if isinstance(feature, ClassLabel):
         return _class_labels(feature, values, column)
     if pa.types.is_integer(values.type):
-        values = (
-            pc.if_else(pc.equal(values, -1), None, values)
-            if pa.types.is_signed_integer(values.type)
-            else values
-        )
+        values = pc.if_else(pc.equal(values, -1), None, values) if pa.types.is_signed_integer(values.type) else values
     distinct = sorted(value for value in pc.unique(values).to_pylist() if value is not None)
     index = pc.fill_null(pc.index_in(values, value_set=pa.array(distinct, type=values.type)), -1)
     index = pc.if_else(pc.is_valid(values), index, -1)
-    return Labels(
-        index.to_numpy(zero_copy_only=False).astype(np.int64), tuple(str(value) for value in distinct)
-    )
+    return Labels(index.to_numpy(zero_copy_only=False).astype(np.int64), tuple(str(value) for value in distinct))
 
 
 def _class_labels(feature: ClassLabel, values: Any, column: str) -> Labels:

@@ -23,9 +23,7 @@ def check_inside(path: Path, root: Path) -> Path:
     """
     resolved = path.resolve()
     if not resolved.is_relative_to(root.resolve()):
-        raise InputError(
-            f"{str(path)!r} leads outside {str(root)!r}; copy the file into the dataset's folder"
-        )
+        raise InputError(f"{str(path)!r} leads outside {str(root)!r}; copy the file into the dataset's folder")
     return resolved
 
 
@@ -44,9 +42,7 @@ def replace_column(dataset: Dataset, name: str, column: Any, feature: Any, key: 
     schema = info.features.arrow_schema
     table = dataset.data.table
     position = table.schema.get_field_index(name)
-    table = table.set_column(position, pa.field(name, column.type), column).replace_schema_metadata(
-        schema.metadata
-    )
+    table = table.set_column(position, pa.field(name, column.type), column).replace_schema_metadata(schema.metadata)
     fingerprint = hashlib.sha256(f"{dataset._fingerprint} {name} {key}".encode()).hexdigest()[:16]
     return Dataset(table, info=info, split=dataset.split, fingerprint=fingerprint)
 
@@ -85,17 +81,13 @@ def _confine_column(dataset: Dataset, name: str, roots: Sequence[Path], given: s
         start += len(chunk)
     if not changed:
         return dataset
-    return replace_column(
-        dataset, name, pa.chunked_array(chunks), dataset.features[name], str(roots[0].resolve())
-    )
+    return replace_column(dataset, name, pa.chunked_array(chunks), dataset.features[name], str(roots[0].resolve()))
 
 
 def _allowed(path: str, row: int, column: str, roots: Sequence[Path], given: str) -> str:
     where = f"row {row} of {given!r} names the file {path!r} in {column!r}"
     if not roots:
-        raise InputError(
-            f"{where}, but only the Parquet file itself is read; embed the image's bytes in the row"
-        )
+        raise InputError(f"{where}, but only the Parquet file itself is read; embed the image's bytes in the row")
     try:
         resolved = (roots[0] / path).resolve()
         inside = "://" not in path and any(resolved.is_relative_to(root.resolve()) for root in roots)

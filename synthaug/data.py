@@ -163,9 +163,7 @@ def _check_corrupt(scan: Scan, column: str, on_bad_image: str) -> None:
     more = f"; and {len(scan.corrupt) - 5} more" if len(scan.corrupt) > 5 else ""
     remedy = "repair them or set on_bad_image to 'skip'" if len(scan.rows) else "no usable image is left"
     rows = len(scan.corrupt) + len(scan.rows)
-    raise InputError(
-        f"{len(scan.corrupt)} of {rows} images in {column!r} are corrupt ({first}{more}); {remedy}"
-    )
+    raise InputError(f"{len(scan.corrupt)} of {rows} images in {column!r} are corrupt ({first}{more}); {remedy}")
 
 
 def _assemble(
@@ -201,9 +199,7 @@ def _assemble(
 def _refuse_classes(names: tuple[str, ...], rows: int) -> None:
     if not names:
         raise InputError("no labelled row has a usable image; repair the images or label more rows")
-    raise InputError(
-        f"there is only one class, {names[0]!r} ({rows} rows); add rows of at least one other class"
-    )
+    raise InputError(f"there is only one class, {names[0]!r} ({rows} rows); add rows of at least one other class")
 
 
 def limit_images(images: LabeledImages, per_class: int) -> LabeledImages:

@@ -60,9 +60,7 @@ class Sampler:
         temperature: Scale of the noise.
     """
 
-    def __init__(
-        self, generator: ConditionalGenerator, check: Filter | None, *, seed: int, temperature: float
-    ) -> None:
+    def __init__(self, generator: ConditionalGenerator, check: Filter | None, *, seed: int, temperature: float) -> None:
         self.generator, self.check, self.seed, self.temperature = generator, check, seed, temperature
 
     @torch.no_grad()
@@ -87,9 +85,7 @@ class Sampler:
             )
         pixels = to_pixels(images)
         # the filter judges what is written: the images rounded to 8 bits
-        kept, rejected = judge_images(
-            self.check, to_tensor(pixels).to(images.device), labels.to(images.device)
-        )
+        kept, rejected = judge_images(self.check, to_tensor(pixels).to(images.device), labels.to(images.device))
         mask = kept.numpy()
         return Block(mask, {name: m.numpy() for name, m in rejected.items()}, encode_png(pixels[mask]))
 

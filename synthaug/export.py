@@ -68,16 +68,12 @@ def write_dataset(
         folder = ShardFolder(output, arguments, fresh=fresh)
         if folder.finished:
             return output
-        streams = {
-            name: [DatasetRows(data, features, name=f"split {name!r}")] for name, data in splits.items()
-        }
+        streams = {name: [DatasetRows(data, features, name=f"split {name!r}")] for name, data in splits.items()}
         try:
             folder.write(streams, features.arrow_schema, stopped=lambda: stop.received)
             _describe(folder, splits, split, title or output.name)
         except OSError as error:
-            raise FailedError(
-                f"cannot write {str(output)!r}: {error}; free space and run it again"
-            ) from error
+            raise FailedError(f"cannot write {str(output)!r}: {error}; free space and run it again") from error
     return output
 
 
@@ -121,9 +117,7 @@ def pick_rows(counts: Mapping[str, int], start: int) -> list[range]:
     return [line for line in lines if len(line)][:GRID_CLASSES]
 
 
-def _read_images(
-    folder: ShardFolder, split: str, column: str | None, rows: Sequence[int]
-) -> NDArray[np.uint8]:
+def _read_images(folder: ShardFolder, split: str, column: str | None, rows: Sequence[int]) -> NDArray[np.uint8]:
     if column is None or not len(rows):
         return np.empty((0, 1, 1, 1), np.uint8)
     values = folder.read_rows(split, rows, [column]).column(0).to_pylist()

@@ -83,8 +83,7 @@ class PrototypeDistance:
     def __init__(self, embed: Callable[[Tensor], Tensor], prototypes: Tensor, radii: Tensor) -> None:
         if prototypes.ndim != 2 or radii.shape != prototypes.shape[:1]:
             raise InputError(
-                f"prototypes {tuple(prototypes.shape)} and radii {tuple(radii.shape)} do not fit; "
-                "give (K, F) and (K,)"
+                f"prototypes {tuple(prototypes.shape)} and radii {tuple(radii.shape)} do not fit; give (K, F) and (K,)"
             )
         self.embed, self.prototypes, self.radii = embed, functional.normalize(prototypes, dim=1), radii
 

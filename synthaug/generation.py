@@ -81,12 +81,8 @@ def generate(
         FailedError: If a class falls short after `max_draws`, or the generator gives no finite values.
         StoppedError: After a signal; the rows so far are kept.
     """
-    _check_arguments(
-        generator, plan, seed, temperature, max_draws, num_processes, rows_per_shard, on_bad_image
-    )
-    job = GenerationJob.prepare(
-        generator, plan, seed, temperature, filter, mix_with, other_splits, split, on_bad_image
-    )
+    _check_arguments(generator, plan, seed, temperature, max_draws, num_processes, rows_per_shard, on_bad_image)
+    job = GenerationJob.prepare(generator, plan, seed, temperature, filter, mix_with, other_splits, split, on_bad_image)
     if output is not None and not plan.num_missing and not job.real:
         raise InputError(
             "the plan misses no image, so the dataset would be empty; ask for more (a total, or per_class) "
@@ -104,16 +100,12 @@ def generate(
                 try:
                     streams = job.streams(synthetic)
                     schema = job.features.arrow_schema
-                    folder.write(
-                        streams, schema, rows_per_shard=rows_per_shard, stopped=lambda: stop.received
-                    )
+                    folder.write(streams, schema, rows_per_shard=rows_per_shard, stopped=lambda: stop.received)
                     record = job.record(synthetic, recipe)
                     finish_folder(folder, job.facts(record, facts), record, job.shown)
                 except (OSError, pa.ArrowInvalid) as error:
                     reason = str(error).splitlines()[0]
-                    raise FailedError(
-                        f"cannot write {str(target)!r}: {reason}; free space and run it again"
-                    ) from error
+                    raise FailedError(f"cannot write {str(target)!r}: {reason}; free space and run it again") from error
     return _load(folder, split, job.features)
 
 

@@ -65,9 +65,7 @@ def push(
         'https://huggingface.co/datasets/me/xrays-balanced'
     """
     if not is_repo_id(repo_id):
-        raise InputError(
-            f"repository {str(repo_id)!r} is no Hub id; give user/name (letters, digits, '-', '_', '.')"
-        )
+        raise InputError(f"repository {str(repo_id)!r} is no Hub id; give user/name (letters, digits, '-', '_', '.')")
     if constants.HF_HUB_OFFLINE:
         raise InputError(f"pushing to {repo_id} needs the network, but HF_HUB_OFFLINE is set; unset it")
     with as_folder(what, repo_id.split("/")[1]) as folder:
@@ -93,13 +91,9 @@ def pull(repo_id: str) -> Path:
         FailedError: If the Hub or the network fails for longer than the retries last.
     """
     if not constants.HF_HUB_OFFLINE:
-        remote = retry(
-            lambda: _look(HfApi(), repo_id, "model"), doing=f"reading {repo_id}", remedy="try again later"
-        )
+        remote = retry(lambda: _look(HfApi(), repo_id, "model"), doing=f"reading {repo_id}", remedy="try again later")
         if remote is None:
-            raise InputError(
-                f"there is no model {repo_id!r} on the Hub, nor such a folder here; check the name"
-            )
+            raise InputError(f"there is no model {repo_id!r} on the Hub, nor such a folder here; check the name")
         _check_holds_run(repo_id, remote.files)
     folder = retry(
         lambda: snapshot_download(repo_id, allow_patterns=[*RUN_FILES, LATENTS]),
@@ -136,9 +130,7 @@ def resolve_run(path_or_repo: str | Path) -> Path:
         return Path(path_or_repo)
     if isinstance(path_or_repo, str) and is_repo_id(path_or_repo):
         return pull(path_or_repo)
-    raise InputError(
-        f"run {str(path_or_repo)!r} is neither a folder nor a Hub id; give a run folder or user/name"
-    )
+    raise InputError(f"run {str(path_or_repo)!r} is neither a folder nor a Hub id; give a run folder or user/name")
 
 
 def is_repo_id(text: object) -> bool:
@@ -170,9 +162,7 @@ def _push_once(api: HfApi, upload: Upload, repo_id: str, private: bool, force: b
         raise InputError(f"{repo_id} is public; push with --public (private=False), or to another name")
     card = _check_ours(api, repo_id, upload.kind, remote, force)
     files = {**upload.files, "README.md": merge_front_matter(upload.card, card).encode()}
-    stale = [
-        path for path in remote.files - set(files) if any(fnmatch.fnmatch(path, own) for own in upload.own)
-    ]
+    stale = [path for path in remote.files - set(files) if any(fnmatch.fnmatch(path, own) for own in upload.own)]
     _announce(upload, repo_id, remote, private)
     api.create_commit(
         repo_id,
@@ -220,17 +210,13 @@ def _check_ours(api: HfApi, repo_id: str, kind: str, remote: Remote, force: bool
     card = ""
     if "README.md" in remote.files:
         with tempfile.TemporaryDirectory() as folder:
-            path = api.hf_hub_download(
-                repo_id, "README.md", repo_type=kind, revision=remote.sha, local_dir=folder
-            )
+            path = api.hf_hub_download(repo_id, "README.md", repo_type=kind, revision=remote.sha, local_dir=folder)
             card = Path(path).read_text(encoding="utf-8", errors="replace")
     tags = read_front_matter(card).get("tags")
     if isinstance(tags, list) and "synthaug" in tags:
         return card
     if not force:
-        raise InputError(
-            f"{repo_id} exists and was not made by synthaug; push to another name, or add --force"
-        )
+        raise InputError(f"{repo_id} exists and was not made by synthaug; push to another name, or add --force")
     return ""
 
 
@@ -240,6 +226,4 @@ def _check_holds_run(repo_id: str, files: set[str] | frozenset[str]) -> None:
     if missing:
         pickles = sorted(name for name in files if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
         why = f"; {pickles[0]} is a pickle, and pickles are not loaded" if pickles else ""
-        raise InputError(
-            f"{repo_id!r} is no run of synthaug: {' and '.join(missing)} missing{why}; choose another"
-        )
+        raise InputError(f"{repo_id!r} is no run of synthaug: {' and '.join(missing)} missing{why}; choose another")

@@ -244,9 +244,7 @@ def _conflicts(scan: Scan, index: NDArray[np.int64]) -> tuple[tuple[int, ...], .
     together: dict[int, list[int]] = {}
     for position in repeated.tolist():
         together.setdefault(int(group[position]), []).append(position)
-    found = [
-        tuple(rows[group].tolist()) for group in together.values() if len(set(labels[group].tolist())) > 1
-    ]
+    found = [tuple(rows[group].tolist()) for group in together.values() if len(set(labels[group].tolist())) > 1]
     return tuple(sorted(found))
 
 

@@ -126,14 +126,9 @@ class GenerationJob:
         """Return split -> streams; real rows come first: bad input is met before anything is drawn."""
         required = self.columns.image
         streams: dict[str, list[RowStream]] = {
-            name: [DatasetRows(data, self.features, name=f"split {name!r}")]
-            for name, data in self.others.items()
+            name: [DatasetRows(data, self.features, name=f"split {name!r}")] for name, data in self.others.items()
         }
-        real = (
-            []
-            if self.real is None
-            else [DatasetRows(self.real, self.features, name="mix_with", required=required)]
-        )
+        real = [] if self.real is None else [DatasetRows(self.real, self.features, name="mix_with", required=required)]
         return {**streams, self.split: [*real, synthetic]}
 
     @property
@@ -173,9 +168,7 @@ class GenerationJob:
             "split": self.split,
             "real": real,
             "synthetic": {name: number for name, number in self.plan.missing.items() if number},
-            "acceptance": {
-                n: {"drawn": t["drawn"], "accepted": t["accepted"]} for n, t in acceptance.items()
-            },
+            "acceptance": {n: {"drawn": t["drawn"], "accepted": t["accepted"]} for n, t in acceptance.items()},
             "filter": self.filter_name,
             "image_column": self.columns.image,
             "label_column": self.columns.label,
@@ -209,19 +202,13 @@ def _resolve_filter(generator: ConditionalGenerator, check: str | Filter) -> tup
     if check == "none":
         return None, "none"
     if check != "default":
-        raise InputError(
-            f"filter is {check!r}; give 'default', 'none' or a callable (images, labels) -> keep mask"
-        )
+        raise InputError(f"filter is {check!r}; give 'default', 'none' or a callable (images, labels) -> keep mask")
     if generator.run_folder is None:
-        raise InputError(
-            "filter 'default' needs the judge of a run, and this generator has none; use filter='none'"
-        )
+        raise InputError("filter 'default' needs the judge of a run, and this generator has none; use filter='none'")
     return default_filter(load_judge(generator.run_folder).to(next(generator.parameters()).device)), "default"
 
 
-def _real_features(
-    generator: ConditionalGenerator, source: Mapping[str, Any], real: Dataset | None
-) -> Features:
+def _real_features(generator: ConditionalGenerator, source: Mapping[str, Any], real: Dataset | None) -> Features:
     if real is not None:
         return real.features
     if source:
@@ -233,9 +220,7 @@ def _find_columns(source: Mapping[str, Any], real: Dataset | None) -> Columns:
     image, label = source.get("image_column"), source.get("label_column")
     if real is None:
         return Columns(image or "image", label or "label")
-    return find_columns(
-        real, image if image in real.features else None, label if label in real.features else None
-    )
+    return find_columns(real, image if image in real.features else None, label if label in real.features else None)
 
 
 def _usable(real: Dataset, image_column: str, on_bad_image: str, notices: list[str]) -> Dataset:

@@ -71,6 +71,7 @@ def generate_dataset(
     *,
     mix_with: str | None = None,
     split: str | None = None,
+    limit_per_class: int | None = None,
     on_bad_image: str = "error",
     num_processes: int = 1,
     fresh: bool = False,
@@ -83,6 +84,7 @@ def generate_dataset(
         values: The recipe's `generate` section.
         mix_with: Dataset whose real rows come first and are counted.
         split: Its split; the others pass through.
+        limit_per_class: Of `mix_with`, only so many rows of each class, the same ones as in fit.
         on_bad_image: For corrupt rows of `mix_with`, "error" or "skip".
         num_processes: Worker processes.
         fresh: Remove what an earlier run left in `output`.
@@ -96,7 +98,9 @@ def generate_dataset(
         splits = open_splits(mix_with)
         real = pick_split(splits, split, mix_with)
         others = {name: data for name, data in splits.items() if data is not real}
-        counts = {**dict.fromkeys(source["class_names"], 0), **load_like_run(real, source).class_counts}
+        images = load_like_run(real, source, limit_per_class=limit_per_class)
+        counts = {**dict.fromkeys(source["class_names"], 0), **images.class_counts}
+        real = real if limit_per_class is None else real.select(images.rows)
     return generate(
         generator,
         _resolve_plan(section, counts),
@@ -147,10 +151,13 @@ def benchmark_datasets(
     drop_leaks: bool = False,
     num_processes: int | None = None,
     fresh: bool = False,
+    on_bad_image: str = "error",
+    drawing: GenerateSection | None = None,
 ) -> Report:
     """Benchmark a synthetic dataset, or a run from which enough is generated first, into `output`.
 
-    From a run, each class gets the larger of what the majority plan misses and its real count.
+    From a run, each class gets the larger of what the majority plan misses and its real count, drawn with the
+    seed, temperature, filter and max_draws of `drawing`.
     """
     real_rows = open_dataset(real, split) if isinstance(real, str) else real
     test_rows = open_test(test, test_split) if isinstance(test, str) else test
@@ -161,8 +168,10 @@ def benchmark_datasets(
         counts = load_like_run(real_rows, source, limit_per_class=limit_per_class).class_counts
         generator = load_generator(run)
         rows = generate(
-            generator, benchmark_plan(counts), output=output / "synthetic", num_processes=num_processes or 1, fresh=fresh
-        )
+            generator, benchmark_plan(counts), output=output / "synthetic", fresh=fresh,
+            num_processes=num_processes or 1,
+            **({} if drawing is None else drawing.model_dump(include={"seed", "temperature", "filter", "max_draws"})),
+        )  # fmt: skip
         options = {"source": source, "image_column": source["image_column"], "label_column": source["label_column"]}
         options["image_size"] = source["codec"]["image_size"]
     else:
@@ -170,7 +179,7 @@ def benchmark_datasets(
     return benchmark(
         real_rows, rows, test=test_rows, seeds=seeds, arms=arms, steps=steps, classifier=classifier,
         limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
-        fresh=fresh, **options,
+        fresh=fresh, on_bad_image=on_bad_image, **options,
     )  # fmt: skip
 
 
@@ -218,7 +227,7 @@ def _travel(recipe: Recipe, real: Dataset, real_spec: str, output: Path, *, fres
     section = recipe.generate.model_dump(exclude_none=True)
     generate_dataset(
         run, dataset, section, mix_with=real_spec, split=recipe.dataset.split,
-        on_bad_image=recipe.dataset.on_bad_image, fresh=fresh,
+        limit_per_class=recipe.dataset.limit_per_class, on_bad_image=recipe.dataset.on_bad_image, fresh=fresh,
     )  # fmt: skip
     report = None
     if recipe.benchmark is not None:
@@ -227,6 +236,7 @@ def _travel(recipe: Recipe, real: Dataset, real_spec: str, output: Path, *, fres
             real, run, open_test(judged.test.path, judged.test.split), output / "report",
             limit_per_class=recipe.dataset.limit_per_class, arms=judged.arms, seeds=judged.seeds,
             steps=judged.steps, classifier=judged.classifier, fresh=fresh,
+            on_bad_image=recipe.dataset.on_bad_image, drawing=recipe.generate,
         )  # fmt: skip
         print(f"\n{report.table}\n\nverdict: {report.verdict}", file=sys.stderr)
     if recipe.push.repo:

@@ -61,8 +61,7 @@ def open_folder(root: Path) -> dict[str, Dataset]:
         return _open_saved(root)
     if (root / "model.safetensors").is_file():
         raise InputError(
-            f"{str(root)!r} is a run folder, not a dataset; "
-            "give the dataset it was fitted on or one it generated"
+            f"{str(root)!r} is a run folder, not a dataset; give the dataset it was fitted on or one it generated"
         )
     files = [path for path in _walk(root) if path.suffix.lower() in {".parquet", *_SUFFIXES}]
     tables = [path for path in files if path.suffix.lower() == ".parquet"]
@@ -83,9 +82,7 @@ def _walk(root: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(root, followlinks=True):
         here = check_inside(Path(folder), root)
         above = ancestors.pop(folder)
-        names[:] = (
-            [] if here in above else sorted(name for name in names if not name.startswith((".", "__MACOSX")))
-        )
+        names[:] = [] if here in above else sorted(name for name in names if not name.startswith((".", "__MACOSX")))
         ancestors.update({str(Path(folder) / name): above | {here} for name in names})
         if here not in above:
             yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
@@ -106,9 +103,7 @@ def _open_saved(root: Path) -> dict[str, Dataset]:
     except InputError:
         raise
     except Exception as error:  # whatever a damaged folder makes the reader raise
-        raise InputError(
-            f"{str(root)!r} is a damaged save_to_disk folder ({_short(error)}); save it again"
-        ) from error
+        raise InputError(f"{str(root)!r} is a damaged save_to_disk folder ({_short(error)}); save it again") from error
     return {name: confine(as_image_columns(split), [root], str(root)) for name, split in splits.items()}
 
 
@@ -126,9 +121,7 @@ def _by_split(root: Path, files: list[Path]) -> dict[str, list[Path]]:
         folders = sorted({str(shard.parent) for shard in shards})
         if len(folders) > 1:
             listed = ", ".join(map(repr, folders))
-            raise InputError(
-                f"{str(root)!r} holds the split {name!r} in several folders ({listed}); give one of them"
-            )
+            raise InputError(f"{str(root)!r} holds the split {name!r} in several folders ({listed}); give one of them")
     return splits
 
 
@@ -181,8 +174,7 @@ def _read_tables(files: list[Path]) -> Dataset:
     for file, other in zip(files, features, strict=True):
         if _without_names(other) != _without_names(features[0]):
             raise InputError(
-                f"{str(file)!r} has other columns or types than {str(files[0])!r}; "
-                "give Parquet files of one dataset"
+                f"{str(file)!r} has other columns or types than {str(files[0])!r}; give Parquet files of one dataset"
             )
     if all(other == features[0] for other in features):
         return as_image_columns(_load_tables(files))
@@ -194,9 +186,7 @@ def _read_tables(files: list[Path]) -> Dataset:
 
 
 def _without_names(features: Features) -> dict[str, Any]:
-    return {
-        name: ClassLabel if isinstance(feature, ClassLabel) else feature for name, feature in features.items()
-    }
+    return {name: ClassLabel if isinstance(feature, ClassLabel) else feature for name, feature in features.items()}
 
 
 def _load_tables(files: list[Path]) -> Dataset:
@@ -206,9 +196,7 @@ def _load_tables(files: list[Path]) -> Dataset:
         with quiet_datasets():
             return datasets.load_dataset("parquet", data_files={"train": names}, split="train")
     except Exception as error:  # whatever a damaged file makes the reader raise
-        raise InputError(
-            f"cannot read {', '.join(map(repr, map(str, files[:3])))} ({_short(error)})"
-        ) from error
+        raise InputError(f"cannot read {', '.join(map(repr, map(str, files[:3])))} ({_short(error)})") from error
 
 
 def _align(parts: list[Dataset], name: str) -> list[Dataset]:
@@ -231,9 +219,7 @@ def _align(parts: list[Dataset], name: str) -> list[Dataset]:
             )
         lookup = np.array([*(names.index(known) for known in own), -1], dtype=np.int64)  # -1 picks the last
         mapped = pa.array(lookup[index], mask=column.is_null().to_numpy(zero_copy_only=False))
-        aligned.append(
-            replace_column(part, name, pa.chunked_array([mapped]), ClassLabel(names=names), repr(names))
-        )
+        aligned.append(replace_column(part, name, pa.chunked_array([mapped]), ClassLabel(names=names), repr(names)))
     return aligned
 
 
@@ -241,15 +227,12 @@ def _open_image_folders(root: Path, files: list[Path]) -> dict[str, Dataset]:
     """Return the splits of class-per-folder images; images beside the class folders are not part of it."""
     nested = [file for file in files if len(file.parts) > 1]
     tops = sorted({file.parts[0] for file in nested})
-    split_tops = {
-        file.parts[0] for file in nested if len(file.parts) > 2 and file.parts[0].lower() in _SPLITS
-    }
+    split_tops = {file.parts[0] for file in nested if len(file.parts) > 2 and file.parts[0].lower() in _SPLITS}
     if split_tops and split_tops != set(tops):
         beside = ", ".join(repr(top) for top in tops if top not in split_tops)
         listed = ", ".join(map(repr, sorted(split_tops)))
         raise InputError(
-            f"{listed} in {str(root)!r} look like splits, but {beside} beside them does not; "
-            "move or rename it"
+            f"{listed} in {str(root)!r} look like splits, but {beside} beside them does not; move or rename it"
         )
     depth = 1 if split_tops else 0
     rows: dict[str, list[tuple[str, str]]] = {}
@@ -261,8 +244,7 @@ def _open_image_folders(root: Path, files: list[Path]) -> dict[str, Dataset]:
     if len(names) < 2:
         found = f"only one folder of images, {names[0]!r}" if names else "images, but no folder per class"
         raise InputError(
-            f"{str(root)!r} holds {found}; put the images of each class into a folder of its own, "
-            "two classes or more"
+            f"{str(root)!r} holds {found}; put the images of each class into a folder of its own, two classes or more"
         )
     return {split: _image_dataset(group, names) for split, group in rows.items()}
 

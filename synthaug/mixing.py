@@ -72,9 +72,7 @@ def strip(dataset: Dataset) -> Dataset:
         InputError: If it has no `synthetic` and `provenance` columns.
     """
     if not has_provenance(dataset.features):
-        raise InputError(
-            "the dataset has no columns 'synthetic' and 'provenance'; only a mixed one can be stripped"
-        )
+        raise InputError("the dataset has no columns 'synthetic' and 'provenance'; only a mixed one can be stripped")
     return _only_real(dataset).remove_columns(["synthetic", "provenance"])
 
 
@@ -87,9 +85,7 @@ def _with_provenance(dataset: Dataset, *, synthetic: bool) -> Dataset:
     check_provenance(dataset.features)
     if has_provenance(dataset.features):
         return dataset
-    dataset = _add_column(
-        dataset, "synthetic", pa.array([synthetic] * len(dataset), pa.bool_()), Value("bool")
-    )
+    dataset = _add_column(dataset, "synthetic", pa.array([synthetic] * len(dataset), pa.bool_()), Value("bool"))
     kind = Features({"provenance": dict(PROVENANCE)}).arrow_schema.field(0).type
     return _add_column(dataset, "provenance", pa.nulls(len(dataset), kind), dict(PROVENANCE))
 

@@ -58,9 +58,7 @@ class DatasetRows:
         self._images = [key for key, feature in features.items() if isinstance(feature, Image)]
         for key, feature in features.items():
             if not isinstance(feature, Image) and _holds_files(feature):
-                raise InputError(
-                    f"column {key!r} of {name} holds files in a {type(feature).__name__}; drop it first"
-                )
+                raise InputError(f"column {key!r} of {name} holds files in a {type(feature).__name__}; drop it first")
         for key, feature in dataset.features.items():
             if key not in features or str(feature) != str(features[key]):
                 raise InputError(

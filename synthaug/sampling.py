@@ -102,8 +102,7 @@ class SyntheticRows:
         """Go on at a class and draw."""
         self._class, self._draw = int(state["class"]), int(state["draw"])
         self.tallies = {
-            name: Tally(t["drawn"], t["accepted"], dict(t["rejected"]))
-            for name, t in state["acceptance"].items()
+            name: Tally(t["drawn"], t["accepted"], dict(t["rejected"])) for name, t in state["acceptance"].items()
         }
 
     def read(self, count: int) -> Iterator[pa.Table]:
@@ -148,9 +147,7 @@ class SyntheticRows:
         first = self._draw // BLOCK_SIZE
         for position in range(self._class, len(self._classes)):
             _, label, missing = self._classes[position]
-            begin, rows = (
-                (first, needed + self._draw % BLOCK_SIZE) if position == self._class else (0, missing)
-            )
+            begin, rows = (first, needed + self._draw % BLOCK_SIZE) if position == self._class else (0, missing)
             for number in range(begin, begin + -(-rows // BLOCK_SIZE)):
                 yield label, number
 
@@ -171,17 +168,13 @@ class SyntheticRows:
         }
         columns = {
             self._columns.image: pa.array([{"bytes": file, "path": None} for file in files], image),
-            self._columns.label: pa.array(
-                [self._values[name]] * rows, schema.field(self._columns.label).type
-            ),
+            self._columns.label: pa.array([self._values[name]] * rows, schema.field(self._columns.label).type),
             "synthetic": pa.array([True] * rows, pa.bool_()),
             "provenance": pa.array(
                 [dict(zip(known, row, strict=True)) for row in zip(*known.values(), strict=True)], kind
             ),
         }
-        arrays = [
-            columns.get(f.name, null_column(rows, f.type) if f.name not in columns else None) for f in schema
-        ]
+        arrays = [columns.get(f.name, null_column(rows, f.type) if f.name not in columns else None) for f in schema]
         return pa.Table.from_arrays(arrays, schema=schema)
 
 

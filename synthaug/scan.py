@@ -150,9 +150,7 @@ def _decode(
     kept: list[int] = []
     corrupt: list[CorruptRow] = []
     images: Iterable[tuple[bytes | None, str | None]] = iterate_images(subset, column)
-    bar = tqdm(
-        images, total=len(rows), desc="reading images", unit="", mininterval=0.5, leave=False, disable=None
-    )
+    bar = tqdm(images, total=len(rows), desc="reading images", unit="", mininterval=0.5, leave=False, disable=None)
     with strict_decoding():
         for row, (data, path) in zip(rows.tolist(), bar, strict=True):
             try:
@@ -194,15 +192,11 @@ def _cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise FailedError(
-            f"cannot make {str(folder)!r} ({error.strerror}); name a folder in SYNTHAUG_CACHE"
-        ) from error
+        raise FailedError(f"cannot make {str(folder)!r} ({error.strerror}); name a folder in SYNTHAUG_CACHE") from error
     return folder
 
 
-def _key(
-    subset: Dataset, column: str, rows: NDArray[np.int64], codec: Codec | None, image_size: int | None
-) -> str:
+def _key(subset: Dataset, column: str, rows: NDArray[np.int64], codec: Codec | None, image_size: int | None) -> str:
     asked = [
         _CACHE_VERSION,
         pillow_version,

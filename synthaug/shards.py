@@ -47,9 +47,7 @@ def locked(folder: str | Path) -> Iterator[None]:
         ) from None
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(
-            f"output {str(folder)!r} cannot be written ({reason}); give another folder"
-        ) from None
+        raise InputError(f"output {str(folder)!r} cannot be written ({reason}); give another folder") from None
     try:
         yield
     finally:

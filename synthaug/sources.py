@@ -128,9 +128,7 @@ def _open_hub(spec: str, repo: str, config: str | None) -> dict[str, Dataset]:
     missing = f"there is no file or folder {spec!r}"
     offline = _hub_is_out_of_reach(repo, missing)
     before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = (
-        before or offline
-    )  # else a missing network costs half a minute of retries
+    datasets.config.HF_HUB_OFFLINE = before or offline  # else a missing network costs half a minute of retries
     try:
         with quiet_datasets():
             loaded = datasets.load_dataset(repo, config)

@@ -18,9 +18,7 @@ Integers = NDArray[np.int64]
 def check_limit(per_class: object) -> None:
     """Raise InputError unless `per_class` is an integer of at least 1."""
     if not isinstance(per_class, int) or isinstance(per_class, bool) or per_class < 1:
-        raise InputError(
-            f"limit_per_class is {per_class!r}; give an integer of at least 1, or none for all rows"
-        )
+        raise InputError(f"limit_per_class is {per_class!r}; give an integer of at least 1, or none for all rows")
 
 
 def choose_limited(labels: Integers, hashes: NDArray[np.str_], per_class: int) -> Integers:
@@ -64,9 +62,7 @@ def choose_validation(
     counts = np.bincount(labels, minlength=len(class_names)).tolist()
     wanted = [_number_held(rows, validation, name) for rows, name in zip(counts, class_names, strict=True)]
     _, group = np.unique(hashes, return_inverse=True)  # numbered in hash order
-    room = [
-        max(0, min(rows - 1, max(number, rows // 2))) for rows, number in zip(counts, wanted, strict=True)
-    ]
+    room = [max(0, min(rows - 1, max(number, rows // 2))) for rows, number in zip(counts, wanted, strict=True)]
     return np.isin(group, _choose_groups(labels, group.astype(np.int64), room, wanted))
 
 

@@ -96,12 +96,8 @@ def prepare(folder: Path, repo_id: str, report: Report | None, include_latents: 
         kind, own = "dataset", DATASET_FILES
         _check_shards(folder)
     else:
-        raise InputError(
-            f"{str(folder)!r} is neither a finished run nor a finished dataset folder; finish it first"
-        )
-    files: dict[str, Path | bytes] = dict(
-        _collect(folder, (*own, *USER_FILES), () if include_latents else (LATENTS,))
-    )
+        raise InputError(f"{str(folder)!r} is neither a finished run nor a finished dataset folder; finish it first")
+    files: dict[str, Path | bytes] = dict(_collect(folder, (*own, *USER_FILES), () if include_latents else (LATENTS,)))
     if "README.md" not in files:
         raise InputError(f"{str(folder)!r} has no README.md; finish it by running the same command again")
     card = add_repo_id(_read(files["README.md"]).decode("utf-8"), repo_id)
@@ -126,9 +122,7 @@ def _check_shards(folder: Path) -> None:
         raise InputError(f"{where} is not what its manifest says; make the folder again with --fresh")
 
 
-def _collect(
-    folder: Path, patterns: tuple[str, ...], left_out: tuple[str, ...]
-) -> Iterator[tuple[str, Path]]:
+def _collect(folder: Path, patterns: tuple[str, ...], left_out: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
     """Yield (path in the repository, file) for what matches, hidden files aside."""
     root = folder.resolve()
     for pattern in patterns:
@@ -136,9 +130,7 @@ def _collect(
             name = path.relative_to(folder).as_posix()
             if path.is_file() and not path.name.startswith(".") and name not in left_out:
                 if not path.resolve().is_relative_to(root):
-                    raise InputError(
-                        f"{name} in {str(folder)!r} is a link out of the folder; replace it by the file"
-                    )
+                    raise InputError(f"{name} in {str(folder)!r} is a link out of the folder; replace it by the file")
                 yield name, path
 
 
@@ -162,9 +154,7 @@ def _check_no_token(folder: Path, files: Mapping[str, Path | bytes]) -> None:
     token = (get_token() or "").encode()
     for name, file in files.items():
         if token and not name.endswith((".parquet", ".safetensors", ".png")) and token in _read(file):
-            raise InputError(
-                f"{name} in {str(folder)!r} contains your Hub token; remove it there and revoke it"
-            )
+            raise InputError(f"{name} in {str(folder)!r} contains your Hub token; remove it there and revoke it")
 
 
 def _read_verdict(report: Report) -> VerdictFacts:

@@ -348,9 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
             href = f"{self.hub.url}/storage/{asked['oid']}"
             actions = {"upload": {"href": href}, "verify": {"href": f"{href}/verify"}}
             known = asked["oid"] in self.hub.blobs
-            objects.append(
-                {"oid": asked["oid"], "size": asked["size"]} | ({} if known else {"actions": actions})
-            )
+            objects.append({"oid": asked["oid"], "size": asked["size"]} | ({} if known else {"actions": actions}))
         self.send(200, {"transfer": "basic", "objects": objects})
 
     def lfs_put(self, oid: str) -> None:

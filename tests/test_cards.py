@@ -69,12 +69,7 @@ MODEL = {
 
 
 def rows(card: str, first: str) -> list[str]:
-    return [
-        cell.strip()
-        for line in card.splitlines()
-        if line.startswith(f"| {first} |")
-        for cell in line.split("|")
-    ]
+    return [cell.strip() for line in card.splitlines() if line.startswith(f"| {first} |") for cell in line.split("|")]
 
 
 def test_dataset_front_matter_is_what_the_hub_expects():
@@ -111,10 +106,7 @@ def test_model_card_has_front_matter_use_and_numbers():
     assert "fitted on 990 of these rows; 110 were held out" in card
     assert rows(card, "images seen")[2] == "2,000,000" and rows(card, "seconds")[2] == "600"
     assert rows(card, "generator at the end")[2] == "1.235"
-    assert (
-        rows(card, "bits per dimension (validation rows)".replace("(", "&#40;").replace(")", "&#41;"))[2]
-        == "2.346"
-    )
+    assert rows(card, "bits per dimension (validation rows)".replace("(", "&#40;").replace(")", "&#41;"))[2] == "2.346"
     assert "| <code>width</code> | <code>64</code> |" in card and "<code>class_names</code>" not in card
     assert "samples/002000000.png" in card and "latents.safetensors" in card
     assert "/home/me" not in card
@@ -123,13 +115,9 @@ def test_model_card_has_front_matter_use_and_numbers():
 def test_model_card_takes_from_recipe_constructor_and_summary_what_is_not_given():
     recipe = "dataset: {path: me/xrays, split: all}\nfit: {budget: 7m, seed: 5, batch_size: 48}\n"
     summary = {"images_seen": 4800, "steps": 100, "seconds": 3.2, "losses": {"loss": 0.5}}
-    card = render_model_card(
-        {"recipe": recipe, "summary": summary, "constructor": {"image_size": 16, "channels": 3}}
-    )
+    card = render_model_card({"recipe": recipe, "summary": summary, "constructor": {"image_size": 16, "channels": 3}})
     assert "16 x 16 pixels, RGB" in card and "datasets/me/xrays), split <code>all</code>" in card
-    shown = {
-        name: rows(card, name)[2] for name in ("budget", "seed", "images in a batch", "images seen", "steps")
-    }
+    shown = {name: rows(card, name)[2] for name in ("budget", "seed", "images in a batch", "images seen", "steps")}
     assert list(shown.values()) == ["7m", "5", "48", "4,800", "100"]
     assert rows(card, "loss at the end")[2] == "0.5"
 

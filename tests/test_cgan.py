@@ -167,9 +167,7 @@ def test_temperature_zero_gives_one_image_for_each_class():
 def test_a_few_steps_separate_classes_and_keep_samples_apart():
     images, labels = toy(12)
     generator = make()
-    optimizers = [
-        torch.optim.AdamW(o.module.parameters(), lr=4e-3, betas=o.betas) for o in generator.objectives()
-    ]
+    optimizers = [torch.optim.AdamW(o.module.parameters(), lr=4e-3, betas=o.betas) for o in generator.objectives()]
     history = [step_objectives(generator, optimizers, images, labels, step) for step in range(80)]
     assert all(torch.isfinite(terms["loss"]) for step in history for terms in step.values())
     means = torch.stack([images[labels == label].mean(0) for label in range(3)])
@@ -181,9 +179,7 @@ def test_a_few_steps_separate_classes_and_keep_samples_apart():
     assert late > np.mean([float(step["generator"]["label_accuracy"]) for step in history[:10]])
 
 
-@pytest.mark.parametrize(
-    "arguments", [{"width": 20}, {"width": 0}, {"depth": 0}, {"patch": 0}, {"penalty_every": 0}]
-)
+@pytest.mark.parametrize("arguments", [{"width": 20}, {"width": 0}, {"depth": 0}, {"patch": 0}, {"penalty_every": 0}])
 def test_numbers_that_cannot_work_are_refused(arguments):
     with pytest.raises(InputError, match=next(iter(arguments))):
         make(**arguments)

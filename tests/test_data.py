@@ -121,9 +121,7 @@ def test_labels_of_every_kind(kind, labels, names, index):
 
 def test_a_thousand_classes():
     names = [f"class {number}" for number in range(1000)]
-    tiny = [
-        encode(PillowImage.new("RGB", (8, 8), (number % 256, number // 256, 0))) for number in range(1000)
-    ]
+    tiny = [encode(PillowImage.new("RGB", (8, 8), (number % 256, number // 256, 0))) for number in range(1000)]
     order = np.random.default_rng(0).permutation(1000)
     images = load_images(make([tiny[number] for number in order], order.tolist(), names))
     assert images.class_names == tuple(names)
@@ -284,9 +282,7 @@ def test_synthetic_rows_are_left_out():
     ],
 )
 def test_foreign_columns_of_our_names(extra):
-    fails(
-        "has its own column '(synthetic|provenance)'.*rename or drop", load_images, pictures([0, 1], **extra)
-    )
+    fails("has its own column '(synthetic|provenance)'.*rename or drop", load_images, pictures([0, 1], **extra))
 
 
 def test_find_columns():
@@ -294,18 +290,14 @@ def test_find_columns():
     columns = find_columns(both)
     assert (columns.image, columns.label) == ("image", "label")
     assert find_columns(both, label_column="text").label == "text"
-    fails(
-        "no column 'lable'; the columns are .*did you mean 'label'", find_columns, both, label_column="lable"
-    )
+    fails("no column 'lable'; the columns are .*did you mean 'label'", find_columns, both, label_column="lable")
     fails(
         "column 'score' .float32. holds no labels; choose from 'label', 'text'",
         find_columns,
         both,
         label_column="score",
     )
-    fails(
-        "column 'text' .string. holds no images; choose from 'image'", find_columns, both, image_column="text"
-    )
+    fails("column 'text' .string. holds no images; choose from 'image'", find_columns, both, image_column="text")
     fails("2 columns may hold the labels: 'text', 'number'; name one with --label-column", find_columns,
           both.remove_columns("label").add_column("number", [1, 2]))  # fmt: skip
     fails("no label column", find_columns, both.select_columns(["image", "score"]))
@@ -429,9 +421,7 @@ def test_number_of_validation_rows(rows, validation, held):
 
 @pytest.mark.parametrize("bad", [-1, 1.0, 1.5, -0.1, True, "half", float("nan"), [1]])
 def test_validation_out_of_range(bad):
-    fails(
-        "validation is .* give 'auto', a fraction", split_validation, load_images(pictures([0, 1, 0, 1])), bad
-    )
+    fails("validation is .* give 'auto', a fraction", split_validation, load_images(pictures([0, 1, 0, 1])), bad)
 
 
 def test_more_validation_rows_than_there_are():
@@ -474,9 +464,7 @@ def test_limit_properties(labels, limit):
     hashes = np.array([f"{number * 7919 % 104729:064x}" for number in range(len(labels))])
     kept = choose_limited(labels, hashes, limit)
     assert (np.diff(kept) > 0).all()
-    assert (
-        np.bincount(labels[kept], minlength=4) == np.minimum(np.bincount(labels, minlength=4), limit)
-    ).all()
+    assert (np.bincount(labels[kept], minlength=4) == np.minimum(np.bincount(labels, minlength=4), limit)).all()
     back = choose_limited(labels[::-1], hashes[::-1], limit)
     assert set(hashes[kept]) == set(hashes[::-1][back])
     assert set(choose_limited(labels, hashes, limit + 1)) >= set(kept)  # a larger limit adds rows only

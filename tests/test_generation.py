@@ -60,9 +60,7 @@ def test_counts_are_exact_and_draw_k_is_draw_k():
         pixels = to_pixels(generator.sample(torch.full((320,), label), noise=noise))
         accepted = np.flatnonzero(pixels[:, 0, 0, 0] > pixels[:, -1, -1, 0])
         assert draws.tolist() == accepted[: len(draws)].tolist()
-        np.testing.assert_array_equal(
-            [np.asarray(image)[..., None] for image in rows["image"]], pixels[draws]
-        )
+        np.testing.assert_array_equal([np.asarray(image)[..., None] for image in rows["image"]], pixels[draws])
 
 
 def test_the_dataset_has_features_of_the_real_rows_and_provenance():
@@ -129,10 +127,7 @@ def test_paths_are_embedded_and_never_written(tmp_path):
     by_path = Dataset.from_dict(rows, features=real.features)
     mixed = run(tmp_path / "out", mix_with=by_path, plan=make_plan({"ant": 4, "bee": 1, "cat": 1}))
     assert stored(mixed, "image")[:6] == [{"bytes": v["bytes"], "path": None} for v in stored(real, "image")]
-    assert (
-        str(tmp_path).encode()
-        not in (tmp_path / "out" / "data" / "train-00000-of-00002.parquet").read_bytes()
-    )
+    assert str(tmp_path).encode() not in (tmp_path / "out" / "data" / "train-00000-of-00002.parquet").read_bytes()
 
 
 @pytest.mark.parametrize("bad", [b"secret text, no image", b"", None])
@@ -326,9 +321,7 @@ def test_a_shortfall_names_class_rate_and_draws_and_keeps_what_was_accepted(tmp_
     with pytest.raises(FailedError) as caught:
         run(tmp_path / "out", filter=keep_none_of_cat, max_draws=200)
     message = str(caught.value)
-    assert all(
-        word in message for word in ("'cat'", "87", "0 of 200 draws", "0.0%", "200 rejected by filter")
-    ), message
+    assert all(word in message for word in ("'cat'", "87", "0 of 200 draws", "0.0%", "200 rejected by filter")), message
     assert not (tmp_path / "out" / "data").exists()
     kept = json.loads((tmp_path / "out" / ".partial" / "manifest.json").read_text())
     assert sum(e["rows"] for e in kept["shards"]) + kept["pending"]["rows"] == 70
@@ -383,9 +376,7 @@ def test_bad_arguments_make_nothing(tmp_path, options, words):
     with pytest.raises(InputError) as caught:
         run(tmp_path / "out", **options)
     assert words in str(caught.value) and "\n" not in str(caught.value)
-    assert not (tmp_path / "out").exists() or not [
-        p for p in (tmp_path / "out").iterdir() if p.name[0] != "."
-    ]
+    assert not (tmp_path / "out").exists() or not [p for p in (tmp_path / "out").iterdir() if p.name[0] != "."]
 
 
 def test_string_labels_and_many_classes():

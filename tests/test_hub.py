@@ -176,9 +176,7 @@ def make_run_folder(folder: Path) -> Path:
         "hashes": {"train": ["00"]},
     }
     (folder / "source.json").write_text(json.dumps(source))
-    recipe = (
-        "dataset:\n  path: /home/somebody/xrays\n  split: train\ngenerator:\n  family: cvae\noutput: runs/x\n"
-    )
+    recipe = "dataset:\n  path: /home/somebody/xrays\n  split: train\ngenerator:\n  family: cvae\noutput: runs/x\n"
     (folder / "recipe.yaml").write_text(recipe)
     (folder / "README.md").write_text(render_model_card({"family": "cvae", "recipe": recipe}))
     config = {"class_names": ["a", "b"], "image_size": 8, "channels": 1}
@@ -332,18 +330,14 @@ def test_public_has_to_be_asked_for(hub, client, dataset_folder):
 # -------------------------------------------------------------------------------------------- what is refused
 
 
-@pytest.mark.parametrize(
-    "card", [None, b"# My data\n", b"---\ntags: synthaug-like\n---\n", b"---\n: [\n---\n"]
-)
+@pytest.mark.parametrize("card", [None, b"# My data\n", b"---\ntags: synthaug-like\n---\n", b"---\n: [\n---\n"])
 def test_a_foreign_repository_is_left_alone(hub, client, dataset_folder, card):
     name = f"me/foreign{hashlib.sha256(card or b'').hexdigest()[:8]}"
     repo = hub.create("dataset", name, private=True)
     repo.put(data__csv=b"a,b\n", **({"README__md": card} if card else {}))
     before = len(repo.commits)
     answer = client.push(dataset_folder, name)
-    assert (
-        answer["error"] == "InputError" and "--force" in answer["message"] and "\n" not in answer["message"]
-    )
+    assert answer["error"] == "InputError" and "--force" in answer["message"] and "\n" not in answer["message"]
     assert len(repo.commits) == before
     if card == b"# My data\n":
         assert "error" not in client.push(dataset_folder, name, force=True)
@@ -359,9 +353,7 @@ def test_an_empty_repository_is_taken(hub, client, dataset_folder):
 def test_unfinished_folders_are_refused(hub, client, tmp_path, run_folder):
     def refused(folder: Path, words: str) -> None:
         answer = client.push(folder, "me/unfinished")
-        assert (
-            answer["error"] == "InputError" and words in answer["message"] and "\n" not in answer["message"]
-        ), answer
+        assert answer["error"] == "InputError" and words in answer["message"] and "\n" not in answer["message"], answer
 
     refused(tmp_path / "nowhere", "no folder")
     (tmp_path / "pictures").mkdir()
@@ -370,9 +362,7 @@ def test_unfinished_folders_are_refused(hub, client, tmp_path, run_folder):
     refused(tmp_path / "no-manifest", "not finished")
     (make_dataset_folder(tmp_path / "short") / "data" / "train-00001-of-00003.parquet").unlink()
     refused(tmp_path / "short", "train-00001-of-00003.parquet")
-    with (make_dataset_folder(tmp_path / "torn") / "data" / "train-00002-of-00003.parquet").open(
-        "ab"
-    ) as file:
+    with (make_dataset_folder(tmp_path / "torn") / "data" / "train-00002-of-00003.parquet").open("ab") as file:
         file.write(b"x")
     refused(tmp_path / "torn", "train-00002-of-00003.parquet")
     unfinished = make_run_folder(tmp_path / "run")
@@ -416,11 +406,7 @@ def test_a_wrong_or_missing_token_is_one_line_about_the_login(hub, client, datas
         assert answer["error"] == "InputError" and "hf auth login" in answer["message"], answer
         assert "\n" not in answer["message"] and "hf_wrong" not in answer["message"]
     answer = client.push(dataset_folder, "somebody/else")
-    assert (
-        answer["error"] == "InputError"
-        and "403" in answer["message"]
-        and "hf auth login" in answer["message"]
-    )
+    assert answer["error"] == "InputError" and "403" in answer["message"] and "hf auth login" in answer["message"]
 
 
 def test_the_command_ends_with_one_line_and_no_token(hub, client, dataset_folder):
@@ -586,9 +572,7 @@ def test_a_fitted_run_and_its_dataset_make_the_journey(hub, client, tmp_path):
 def test_what_is_no_run_is_not_pulled(hub, client, tmp_path):
     def refused(name: str, words: str) -> None:
         answer = client.send("import synthaug; synthaug.load_generator(name)", name=name)
-        assert (
-            answer["error"] == "InputError" and words in answer["message"] and "\n" not in answer["message"]
-        ), answer
+        assert answer["error"] == "InputError" and words in answer["message"] and "\n" not in answer["message"], answer
 
     hub.create("model", "me/pickled").put(config__json=b"{}", pytorch_model__bin=b"pickle")
     refused("me/pickled", "pytorch_model.bin is a pickle")

@@ -20,9 +20,7 @@ def png(seed, size=10):
     return buffer.getvalue()
 
 
-FEATURES = Features(
-    {"image": Image(), "label": ClassLabel(names=["cat", "dog", "unused"]), "note": Value("string")}
-)
+FEATURES = Features({"image": Image(), "label": ClassLabel(names=["cat", "dog", "unused"]), "note": Value("string")})
 
 
 def table(data, labels):

@@ -15,15 +15,11 @@ from synthaug.errors import InputError
 from synthaug.folder import ShardFolder, is_finished
 from synthaug.shards import ShardWriter, locked, write_file
 
-SCHEMA = pa.schema(
-    [("number", pa.int64()), ("data", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))]
-)
+SCHEMA = pa.schema([("number", pa.int64()), ("data", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))])
 
 
 def make_table(start: int, stop: int, size: int = 20) -> pa.Table:
-    data = [
-        {"bytes": np.random.Philox(n).random_raw(size).tobytes(), "path": None} for n in range(start, stop)
-    ]
+    data = [{"bytes": np.random.Philox(n).random_raw(size).tobytes(), "path": None} for n in range(start, stop)]
     return pa.table({"number": range(start, stop), "data": data}, schema=SCHEMA)
 
 

@@ -36,9 +36,7 @@ def features(names=NAMES):
 def write_parquet(path, labels, *, names=NAMES, seed=0, rows=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     images = rows or [{"bytes": png(seed + i), "path": None} for i in range(len(labels))]
-    pq.write_table(
-        pa.Table.from_pydict({"image": images, "label": labels}, schema=features(names).arrow_schema), path
-    )
+    pq.write_table(pa.Table.from_pydict({"image": images, "label": labels}, schema=features(names).arrow_schema), path)
     return path
 
 
@@ -101,9 +99,7 @@ def test_hub_layouts(tmp_path, layout):
     for n in range(2):
         write_parquet(tmp_path / layout.format(split="train", n=n), [0, 1], seed=n * 10)
     write_parquet(tmp_path / layout.format(split="test", n=0), [1], seed=50)
-    (tmp_path / "README.md").write_text(
-        "---\nconfigs: [{config_name: default, data_files: /etc/hostname}]\n---\n"
-    )
+    (tmp_path / "README.md").write_text("---\nconfigs: [{config_name: default, data_files: /etc/hostname}]\n---\n")
     splits = open_splits(str(tmp_path))
     assert {name: split["label"][:] for name, split in splits.items()} == {"train": [0, 1, 0, 1], "test": [1]}
     assert open_test(str(tmp_path))["label"] == [1]
@@ -130,9 +126,7 @@ def test_files_with_shuffled_names_are_aligned_by_name(tmp_path):
     }.items():
         shown = [*names, names[0]]
         labels = [*range(len(names)), -1]
-        write_parquet(
-            tmp_path / f"{file}.parquet", labels, names=names, rows=[square(name) for name in shown]
-        )
+        write_parquet(tmp_path / f"{file}.parquet", labels, names=names, rows=[square(name) for name in shown])
     images = load_images(open_dataset(str(tmp_path)))
     assert images.class_names == ("red", "green", "blue") and images.unlabelled == 3
     assert len(images) == 8
@@ -294,9 +288,7 @@ def test_rows_may_name_files_inside_the_folder(tmp_path, monkeypatch):
 
 
 def test_path_trap_the_bytes_win(tmp_path, monkeypatch):
-    write_parquet(
-        tmp_path / "x.parquet", [0, 1], rows=[{"bytes": png(i), "path": "img.png"} for i in range(2)]
-    )
+    write_parquet(tmp_path / "x.parquet", [0, 1], rows=[{"bytes": png(i), "path": "img.png"} for i in range(2)])
     (tmp_path / "img.png").write_bytes(png(9))
     monkeypatch.chdir(tmp_path)
     images = load_images(open_dataset("x.parquet"))
@@ -413,9 +405,7 @@ def test_hub_dataset(tmp_path):
         environment["HF_DATASETS_CACHE"] = str(tmp_path / "home" / "datasets")
         specs = ["me/good", "me/good:default", "me/bad", "me/good:other", "me/none"]
         command = [sys.executable, "-c", HUB_CLIENT, *specs]
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=100, check=True
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=True)
     lines = done.stdout.splitlines()
     assert done.stderr == "" and len(lines) == 5
     assert lines[0] == lines[1] == "{'train': {'cat': 1, 'dog': 1}}"

@@ -37,10 +37,7 @@ class ToyGenerator(ConditionalGenerator):
 
 class BrokenGenerator(ToyGenerator):
     def decode_noise(self, noise, labels, temperature):
-        return (
-            super().decode_noise(noise, labels, temperature)
-            * torch.tensor([1.0, 1.0, float("nan")])[labels[0]]
-        )
+        return super().decode_noise(noise, labels, temperature) * torch.tensor([1.0, 1.0, float("nan")])[labels[0]]
 
 
 def keep_bright_corners(images, labels):

@@ -152,9 +152,7 @@ def drop_local_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in recipe.items():
         if isinstance(value, Mapping):
             kept[key] = drop_local_paths(value)
-        elif not (
-            key in PATH_KEYS and isinstance(value, str | Path) and (key == "output" or _is_local(str(value)))
-        ):
+        elif not (key in PATH_KEYS and isinstance(value, str | Path) and (key == "output" or _is_local(str(value)))):
             kept[key] = value
     return kept
 
@@ -166,9 +164,7 @@ def add_verdict(card: str, verdict: VerdictFacts) -> str:
         card: Text of a README.md; a card without the section gets it at the end.
         verdict: What the benchmark found.
     """
-    section = (
-        environment().get_template("verdict.md.j2").render(verdict=_complete(verdict, VerdictFacts)).strip()
-    )
+    section = environment().get_template("verdict.md.j2").render(verdict=_complete(verdict, VerdictFacts)).strip()
     before, start, rest = card.partition(BENCHMARK_START)
     if not start:
         return f"{card.rstrip()}\n\n## Benchmark\n\n{BENCHMARK_START}\n{section}\n{BENCHMARK_END}\n"
@@ -198,11 +194,7 @@ def merge_front_matter(card: str, other: str) -> str:
         other: Text of the one that it replaces; what describes its files (configs) is not taken.
     """
     ours, theirs = read_front_matter(card), read_front_matter(other)
-    more = {
-        k: v
-        for k, v in theirs.items()
-        if k not in ours and k not in ("configs", "dataset_info", "model-index")
-    }
+    more = {k: v for k, v in theirs.items() if k not in ours and k not in ("configs", "dataset_info", "model-index")}
     tags, others = ours.get("tags"), theirs.get("tags")
     if isinstance(tags, list) and isinstance(others, list):
         more |= {"tags": [*tags, *(tag for tag in others if tag not in tags)]}
@@ -210,9 +202,7 @@ def merge_front_matter(card: str, other: str) -> str:
     if merged == ours:
         return card
     body = card.split("\n---", 1)[1].partition("\n")[2]
-    return (
-        f"---\n{CardData(**{str(k): v for k, v in merged.items()}).to_yaml(line_break=chr(10))}\n---\n{body}"
-    )
+    return f"---\n{CardData(**{str(k): v for k, v in merged.items()}).to_yaml(line_break=chr(10))}\n---\n{body}"
 
 
 def _complete(facts: Mapping[str, Any], kind: Any) -> dict[str, Any]:
@@ -267,10 +257,7 @@ def _training_rows(given: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("device", given["device"], str),
         ("seed", given["seed"], str),
         *((f"{name} at the end", value, format_number) for name, value in (given["losses"] or {}).items()),
-        *(
-            (f"{name} (validation rows)", value, format_number)
-            for name, value in (given["scores"] or {}).items()
-        ),
+        *((f"{name} (validation rows)", value, format_number) for name, value in (given["scores"] or {}).items()),
     ]
     return [(name, show(value)) for name, value, show in known if value is not None]
 

@@ -135,9 +135,7 @@ class InvertibleConv1x1(Bijection):
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return the triangular matrices L and U + diag(s), each (C, C)."""
         identity = torch.eye(len(self.lower), dtype=self.lower.dtype, device=self.lower.device)
-        return self.lower.tril(-1) + identity, self.upper.triu(1) + torch.diag(
-            self.sign * self.log_diagonal.exp()
-        )
+        return self.lower.tril(-1) + identity, self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
 
     def weight(self) -> Tensor:
         """Return W (C, C)."""

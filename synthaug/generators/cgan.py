@@ -374,9 +374,7 @@ class CGAN(ConditionalGenerator):
             logs |= {"r1": r1, "r2": r2}
         return {"loss": loss, **{name: value.detach() for name, value in logs.items()}}
 
-    def generator_loss(
-        self, module: nn.Module, images: Tensor, labels: Tensor, rng: BatchRandom
-    ) -> dict[str, Tensor]:
+    def generator_loss(self, module: nn.Module, images: Tensor, labels: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         """Return the loss that ranks fake above real, ``E softplus(D(x, y) - D(x~, y))``."""
         fakes = module(rng.normal(*self.noise_shape), labels)
         with torch.no_grad():
