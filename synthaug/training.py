@@ -105,7 +105,7 @@ def train(
 
     # -- players: data-dependent start on a global batch, one optimiser for each objective
     generator.to(device).train()
-    generator.initialize(*load_batch(0, max(schedule.batch_size, min(256, len(labels)))))
+    generator.initialize(*load_batch(0, _start_rows(data, schedule.batch_size)))
     average = MovingAverage(generator, half_life=schedule.ema_images)
     objectives = list(generator.objectives())
     optimizers = [_make_optimizer(objective) for objective in objectives]
@@ -183,6 +183,11 @@ def train(
         objective.module.requires_grad_(True)
     summary = {"images_seen": now.images_seen, "steps": now.step, "seconds": budget.elapsed, "losses": logs}
     return average.module, summary
+
+
+def _start_rows(data: Tensor, batch_size: int) -> int:
+    """Return how many rows set the data-dependent start: up to 4,096, fewer when images are large."""
+    return max(batch_size, min(len(data), 4_096, max(256, 4_000_000 // data[0].numel())))
 
 
 def _to_float(pixels: Tensor) -> Tensor:
