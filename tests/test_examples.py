@@ -1,0 +1,168 @@
+"""Examples, recipes and the README, executed at toy size."""
+
+import functools
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import pytest
+from hub_server import HubServer
+
+import synthaug
+from synthaug.data import count_classes, make_long_tailed
+from synthaug.journey import run_recipe
+from synthaug.recipe import apply_settings, parse_recipe, read_recipe
+
+ROOT = Path(__file__).parent.parent
+
+
+def load_example(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def small_digits(split="train", per_class=12, classes=3):
+    rows = synthaug.open_dataset("digits", split)
+    labels = rows["label"][:]
+    chosen = [row for label in range(classes) for row in [i for i, y in enumerate(labels) if y == label][:per_class]]
+    return rows.select(chosen).cast_column("label", datasets.ClassLabel(names=[str(c) for c in range(10)]))
+
+
+@pytest.fixture(scope="module")
+def folder_example(tmp_path_factory):
+    """The folders that examples/long_tailed_folder.py leaves at toy size, and its report."""
+    home = tmp_path_factory.mktemp("folder")
+    data, output = home / "images", home / "out"
+    for split, per_class in (("train", 16), ("test", 6)):
+        rows = small_digits(split, per_class)
+        rows = make_long_tailed(rows, "label", 4) if split == "train" else rows
+        for number, row in enumerate(rows):
+            path = data / split / f"class {row['label']}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            row["image"].save(path)
+    example = load_example("long_tailed_folder")
+    report = example.main(data, output, images=128, seeds=1, steps=2, filter="none", num_processes=1)
+    return output, report
+
+
+def test_training_loop(tmp_path, capsys):
+    scores = load_example("in_a_training_loop").main(tmp_path, images=128, epochs=1, imbalance=60)
+    assert list(scores) == ["real", "real and synthetic"] and all(0 <= score <= 1 for score in scores.values())
+    assert "missing" in capsys.readouterr().out
+
+
+def test_long_tailed_folder(folder_example):
+    output, report = folder_example
+    loaded = datasets.load_dataset(str(output / "dataset"))
+    assert count_classes(loaded["train"]) == {"class 0": 16, "class 1": 8, "class 2": 4}
+    assert sum(loaded["train"]["synthetic"]) == 8 + 12 and loaded["test"].num_rows == 18
+    assert report.verdict == "no clear change" and "needs at least 5 paired seeds" in report.sentence
+    assert report.leaks["run"] == "clean"
+    assert (output / "report" / "report.html").stat().st_size > 10_000
+
+
+def test_the_digits_become_a_folder_of_images(tmp_path):
+    load_example("long_tailed_folder").write_images(tmp_path / "digits", imbalance=40)
+    counts = {name: count_classes(rows) for name, rows in synthaug.open_splits(str(tmp_path / "digits")).items()}
+    assert list(counts["train"].values())[::9] == [124, 3] and sum(counts["test"].values()) == 540
+
+
+def test_push_to_hub(folder_example, tmp_path):
+    """In a process of its own: the clients read their environment when they are imported."""
+    output, _ = folder_example
+    token = "hf_anExampleToken"
+    with HubServer({token: "me"}) as hub:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "SYNTHAUG"))}
+        command = [sys.executable, ROOT / "examples" / "push_to_hub.py", output / "run", output / "dataset", "me"]
+        done = subprocess.run(
+            [*command, "--include-latents"],
+            env={**kept, **hub.environment(tmp_path, token), "SYNTHAUG_CACHE": str(tmp_path / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert f"{hub.url}/datasets/me/synthaug-example" in done.stdout and "cvae from the Hub draws" in done.stdout
+        assert hub.unknown == [] and token not in done.stdout + done.stderr
+        for kind in ("dataset", "model"):
+            assert hub.repo(kind, "me/synthaug-example").private
+        card = hub.repo("dataset", "me/synthaug-example").files["README.md"].data.decode()
+        assert "**No clear change**" in card
+        assert not any(name.startswith("state/") for name in hub.repo("model", "me/synthaug-example").files)
+
+
+# ---------------------------------------------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses(path):
+    recipe = parse_recipe(read_recipe(path), origin=path.name)
+    assert recipe.output == f"runs/{path.stem}" and recipe.benchmark is not None
+    if path.stem != "smoke":
+        family, data = path.stem.split("-")
+        assert recipe.generator.family == family and recipe.dataset.path == f"data/{data}-train.parquet"
+        assert recipe.benchmark.test.path == f"data/{data}-test.parquet"
+
+
+def test_there_is_a_recipe_for_every_family_and_dataset():
+    there = {path.stem for path in (ROOT / "recipes").glob("*.yaml")}
+    assert there == {f"{family}-{data}" for family in synthaug.GENERATORS for data in ("mnist", "cifar10")} | {"smoke"}
+
+
+def test_the_smoke_recipe_runs_at_toy_size(tmp_path, capsys):
+    settings = ["dataset.limit_per_class=7", "fit.images=64", "generate.balance=9", f"output={tmp_path / 'run'}"]
+    values = apply_settings(read_recipe(ROOT / "recipes" / "smoke.yaml"), settings)
+    made = run_recipe(parse_recipe({**values, "benchmark": None}))
+    loaded = datasets.load_dataset(str(made / "dataset"), split="train")
+    assert set(count_classes(loaded).values()) == {7} and sum(loaded["synthetic"]) == 20
+    again = run_recipe(parse_recipe({**values, "benchmark": None}))
+    assert (
+        again == made and "missing" not in capsys.readouterr().err.split("fitting the judge")[1].split("generate:")[-1]
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- README
+
+
+def blocks(path, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    """As it stands, with the data replaced and every number small."""
+    (code,) = blocks(ROOT / "README.md", "python")
+    monkeypatch.chdir(tmp_path)
+    rows = {"train": make_long_tailed(small_digits(), "label", 3), "test": small_digits("test", 4)}
+    pushed = []
+
+    def with_other_options(name, **options):
+        original = getattr(synthaug, name)
+
+        @functools.wraps(original)
+        def call(*arguments, **given):
+            return original(
+                *arguments, **{key: value for key, value in {**given, **options}.items() if value is not None}
+            )
+
+        monkeypatch.setattr(synthaug, name, call, raising=False)
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda kind, data_dir, split: rows[split])
+    with_other_options("fit", budget=None, images=64)
+    with_other_options("generate", filter="none")
+    arms = ["oversampled+classical", "oversampled+classical+synthetic"]
+    with_other_options("benchmark", steps=1, arms=arms, num_processes=1)
+    monkeypatch.setattr(synthaug, "push", lambda what, repo, report: pushed.append((what, repo, report)), raising=False)
+    scope = {}
+    exec(compile(code, "README.md", "exec"), scope)
+    assert scope["report"].verdict in ("helps", "no clear change", "harms")
+    assert count_classes(scope["augmented"]) == scope["plan"].real
+    assert scope["augmented"].num_rows == sum(scope["plan"].total.values())
+    assert pushed == [(scope["augmented"], "me/xrays-balanced", scope["report"])]
+    assert json.loads((tmp_path / "runs" / "xrays" / "config.json").read_text())["family"] == "cgan"
