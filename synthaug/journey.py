@@ -16,6 +16,7 @@ from synthaug.balance import BalancePlan, benchmark_plan, make_plan, parse_targe
 from synthaug.benchmarking import benchmark
 from synthaug.checkpoint import is_run, load_generator, read_source
 from synthaug.codec import Codec
+from synthaug.columns import has_provenance
 from synthaug.data import LabeledImages, load_images, make_long_tailed
 from synthaug.errors import InputError
 from synthaug.export import write_dataset
@@ -125,14 +126,27 @@ def _parse_generate(values: Mapping[str, Any]) -> GenerateSection:
 
 
 def mix_datasets(real: str, synthetic: str, output: Path, *, split: str = "train", fresh: bool = False) -> Path:
-    """Write real rows and then synthetic ones as a dataset folder."""
-    mixed = mix(open_dataset(real, split), open_dataset(synthetic, "train"))
-    return write_dataset(mixed, output, split=split, fresh=fresh)
+    """Write real rows and then synthetic ones as a dataset folder; the other splits pass through."""
+    splits = open_splits(real)
+    mixed = mix(pick_split(splits, split, real), open_dataset(synthetic))
+    return _write_beside(splits, split, mixed, output, fresh)
 
 
 def strip_dataset(dataset: str, output: Path, *, split: str = "train", fresh: bool = False) -> Path:
-    """Write the real rows of a dataset, with their original columns, as a dataset folder."""
-    return write_dataset(strip(open_dataset(dataset, split)), output, split=split, fresh=fresh)
+    """Write the real rows of a dataset, with their original columns; the other splits pass through."""
+    splits = open_splits(dataset)
+    return _write_beside(splits, split, strip(pick_split(splits, split, dataset)), output, fresh)
+
+
+def _write_beside(splits: Mapping[str, Dataset], split: str, made: Dataset, output: Path, fresh: bool) -> Path:
+    """Write the split that was made in the place of the one it came from; others as they are, stripped if need be."""
+    bare = not has_provenance(made.features)
+    others = {
+        name: strip(data) if bare and has_provenance(data.features) else data
+        for name, data in splits.items()
+        if name != split
+    }
+    return write_dataset({split: made, **others}, output, split=split, fresh=fresh)
 
 
 def benchmark_datasets(

@@ -18,7 +18,7 @@ def make(family, *, image_size=8, channels=1, classes=3, seed=0):
     torch.manual_seed(seed)
     names = [f"class {i}" for i in range(classes)]
     cls = GENERATORS[family]
-    tiny = TINY[family] or cls.preset([20] * classes, image_size, channels).constructor
+    tiny = TINY.get(family) or cls.preset([20] * classes, image_size, channels).constructor
     generator = cls(class_names=names, image_size=image_size, channels=channels, **tiny)
     images, labels = toy_batch(image_size, channels, classes)
     generator.initialize(images, labels)

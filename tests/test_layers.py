@@ -85,3 +85,11 @@ def test_there_is_no_cycle():
 
     for name in graph:
         visit(name, [])
+
+
+def test_the_table_in_the_contract_is_this_one():
+    text = (PACKAGE.parent / "docs" / "contract.md").read_text()
+    for level, modules_of_level in enumerate(LEVELS[:-1]):
+        rows = [line.split("|")[2] for line in text.splitlines() if line.startswith(f"| {level} | ")]
+        named = [{cell.strip().strip("`") for cell in row.split(",")} for row in rows]
+        assert any(set(modules_of_level.split()) <= names for names in named), f"level {level}"

@@ -1,0 +1,86 @@
+"""What commands do with several modules in a row, at toy size, in one process."""
+
+import json
+
+import pytest
+from datasets import load_dataset
+
+from synthaug.cli import _run
+from synthaug.journey import mix_datasets, strip_dataset
+from synthaug.recipe import parse_recipe
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The whole journey of recipes/smoke.yaml, shorter still."""
+    output = tmp_path_factory.mktemp("smoke") / "out"
+    settings = ["fit.images=320", "benchmark.steps=5", f"output={output}", "generate.filter=none"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert _run(["run", "recipes/smoke.yaml", *words], debug=True) == 0
+    return output
+
+
+def test_a_recipe_leaves_run_dataset_and_report(smoke):
+    for name in ("run/config.json", "dataset/README.md", "dataset/synthaug.json", "report/report.html"):
+        assert (smoke / name).is_file(), name
+    report = json.loads((smoke / "report" / "report.json").read_text())
+    assert report["verdict"] == "no clear change"  # two seeds never give another
+    data = load_dataset(str(smoke / "dataset"), split="train")
+    assert data.features["label"].names == [str(k) for k in range(10)]
+    assert len(data) == 10 * 25 and sum(data["synthetic"]) == 10 * 5
+
+
+def test_the_same_command_again_finds_everything_done(smoke, capsys):
+    settings = ["fit.images=320", "benchmark.steps=5", f"output={smoke}", "generate.filter=none"]
+    words = [word for setting in settings for word in ("--set", setting)]
+    before = (smoke / "report" / "report.json").stat().st_mtime_ns
+    assert _run(["run", "recipes/smoke.yaml", *words], debug=True) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1] == str(smoke)
+    assert (smoke / "report" / "report.json").stat().st_mtime_ns == before
+
+
+def test_strip_gives_back_the_real_rows_and_mix_puts_them_together_again(smoke, tmp_path):
+    bare = load_dataset(str(strip_dataset(str(smoke / "dataset"), tmp_path / "bare")), split="train")
+    assert bare.column_names == ["image", "label"] and len(bare) == 200
+    words = [
+        "generate",
+        str(smoke / "run"),
+        "--per-class",
+        "3",
+        "--filter",
+        "none",
+        "--output",
+        str(tmp_path / "three"),
+    ]
+    assert _run(words, debug=True) == 0
+    mixed = load_dataset(str(mix_datasets(str(tmp_path / "bare"), str(tmp_path / "three"), tmp_path / "mixed")))
+    assert len(mixed["train"]) == 230 and mixed["train"]["label"][:200] == bare["label"][:200]
+
+
+def test_require_gain_and_dry_run(smoke, tmp_path, capsys):
+    words = ["benchmark", "--real", "digits", "--limit-per-class", "20", "--synthetic", str(smoke / "run"), "--test",
+             "digits", "--seeds", "1", "--steps", "5", "--output", str(tmp_path / "report"), "--require-gain"]  # fmt: skip
+    assert _run(words, debug=False) == 3
+    assert "--require-gain is not met" in capsys.readouterr().err
+    assert _run(["run", "recipes/smoke.yaml", "--dry-run"], debug=True) == 0
+    out = capsys.readouterr().out
+    assert "family: cvae" in out and "missing" in out
+
+
+def test_every_recipe_key_of_the_contract_is_known():
+    recipe = parse_recipe(
+        {
+            "dataset": {"path": "digits", "split": "train", "image_column": None, "label_column": None,
+                        "limit_per_class": None, "on_bad_image": "error", "validation": "auto"},
+            "generator": {"family": "cgan", "image_size": None},
+            "fit": {"budget": "10m", "images": None, "batch_size": None, "save_every": "2m", "seed": 0,
+                    "mixed_precision": "no"},
+            "generate": {"balance": "majority", "per_class": None, "max_synthetic_fraction": None, "temperature": None,
+                         "filter": "default", "seed": 0, "max_draws": None},
+            "benchmark": {"test": {"path": "digits", "split": "test"}, "arms": None, "seeds": 5, "steps": None,
+                          "classifier": "small"},
+            "push": {"repo": None, "private": True},
+            "output": "runs/example",
+        }
+    )  # fmt: skip
+    assert recipe.generate.filter == "default"
