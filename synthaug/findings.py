@@ -144,7 +144,10 @@ def _sentence(verdict: str, difference: Estimate, opponent: str, rows: int, own:
     """Return the verdict in plain words, with its numbers."""
     seeds, change = len(difference.per_seed), _points(difference.value)
     low, high = _points(difference.low), _points(difference.high)
-    size, against = f"{change.lstrip('+−')} percentage points", f"the best arm without them ({opponent})"
+    size, against = (
+        f"{change.lstrip('+−')} percentage points",
+        f"the arm without them that validation chose ({opponent})",
+    )
     ground = f"on {rows} test rows, over {seeds} paired seeds (95 % interval {low} to {high})"
     if verdict == "helps":
         return f"With synthetic rows balanced accuracy is {size} higher than in {against}, {ground}."

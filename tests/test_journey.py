@@ -53,13 +53,24 @@ def test_strip_gives_back_the_real_rows_and_mix_puts_them_together_again(smoke, 
         str(tmp_path / "three"),
     ]
     assert _run(words, debug=True) == 0
-    mixed = load_dataset(str(mix_datasets(str(tmp_path / "bare"), str(tmp_path / "three"), tmp_path / "mixed")))
+    folder = mix_datasets(str(tmp_path / "bare"), str(tmp_path / "three"), tmp_path / "mixed")
+    mixed = load_dataset(str(folder))
     assert len(mixed["train"]) == 230 and mixed["train"]["label"][:200] == bare["label"][:200]
 
 
 def test_require_gain_and_dry_run(smoke, tmp_path, capsys):
-    words = ["benchmark", "--real", "digits", "--limit-per-class", "20", "--synthetic", str(smoke / "run"), "--test",
-             "digits", "--seeds", "1", "--steps", "5", "--output", str(tmp_path / "report"), "--require-gain"]  # fmt: skip
+    words = ["benchmark", "--real", "digits", "--limit-per-class", "20", "--synthetic", str(smoke / "run")]
+    words += [
+        "--test",
+        "digits",
+        "--seeds",
+        "1",
+        "--steps",
+        "5",
+        "--output",
+        str(tmp_path / "report"),
+        "--require-gain",
+    ]
     assert _run(words, debug=False) == 3
     assert "--require-gain is not met" in capsys.readouterr().err
     assert _run(["run", "recipes/smoke.yaml", "--dry-run"], debug=True) == 0
