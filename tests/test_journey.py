@@ -59,7 +59,7 @@ def test_strip_gives_back_the_real_rows_and_mix_puts_them_together_again(smoke, 
 
 
 def test_require_gain_and_dry_run(smoke, tmp_path, capsys):
-    words = ["benchmark", "--real", "digits", "--limit-per-class", "20", "--synthetic", str(smoke / "run")]
+    words = ["benchmark", "--real", "digits", "--limit-per-class", "20", "--synthetic", str(smoke / "dataset")]
     words += [
         "--test",
         "digits",
