@@ -128,7 +128,7 @@ def test_penalties_are_scheduled_and_scaled_by_their_interval():
 @pytest.mark.parametrize("augment", [0.0, 0.2])
 def test_objectives_reach_their_own_parameters_and_no_others(augment):
     images, labels = toy()
-    generator = make(translation=augment, affine=augment, cutout=augment)
+    generator = make(translation=augment, affine=augment, cutout=augment, augment_steps=0)
     with torch.no_grad():  # the zeros of the start would hide the gradients of what lies behind them
         for parameter in generator.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -138,13 +138,19 @@ def test_objectives_reach_their_own_parameters_and_no_others(augment):
         for other in objectives:
             other.module.requires_grad_(other is objective)
         generator.zero_grad(set_to_none=True)
-        objective.loss(objective.module, images, labels, rng_of(24, stream=index))["loss"].backward()
+        objective.loss(objective.module, images, labels, rng_of(24, 8, index))["loss"].backward()
         own = {id(parameter) for parameter in objective.module.parameters()}
         for name, parameter in generator.named_parameters():
             if id(parameter) in own:
                 assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
             else:
                 assert parameter.grad is None, name
+
+
+def test_augmentation_rises_with_the_steps():
+    generator = make(translation=0.2, cutout=0.4, augment_steps=10)
+    strengths = [generator._augmentation_at(step).cutout for step in (0, 5, 10, 99)]
+    assert strengths == pytest.approx([0.0, 0.2, 0.4, 0.4])
 
 
 def test_score_changes_with_the_label_only_by_its_projection():

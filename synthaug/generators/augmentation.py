@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Protocol
 
 import torch
@@ -56,6 +56,10 @@ class Augmentation:
     affine: float = 0.0
     translation: float = 0.0
     cutout: float = 0.0
+
+    def scaled(self, factor: float) -> Augmentation:
+        """Return the same parts with all strengths times `factor`."""
+        return Augmentation(*(strength * factor for strength in astuple(self)))
 
     def __call__(self, images: Tensor, rng: UniformSource) -> Tensor:
         """Augment each image by numbers of its own.

@@ -30,10 +30,9 @@ _SLOPE, _GROUP = 0.2, 16
 
 
 class _Row(NamedTuple):
-    """Penalty and augmentation for up to so many images in the middle class."""
+    """Augmentation, once it has risen, for up to so many images in the middle class."""
 
     images_per_class: float
-    gamma: float
     color: float
     affine: float
     translation: float
@@ -41,9 +40,9 @@ class _Row(NamedTuple):
 
 
 _PRESETS = (
-    _Row(100, gamma=4.0, color=0.5, affine=0.3, translation=0.125, cutout=0.3),
-    _Row(1000, gamma=2.0, color=0.5, affine=0.2, translation=0.125, cutout=0.25),
-    _Row(math.inf, gamma=1.0, color=0.0, affine=0.0, translation=0.0, cutout=0.0),
+    _Row(100, color=0.5, affine=0.3, translation=0.125, cutout=0.3),
+    _Row(1000, color=0.5, affine=0.2, translation=0.125, cutout=0.25),
+    _Row(math.inf, color=0.0, affine=0.0, translation=0.0, cutout=0.0),
 )
 
 
@@ -265,6 +264,8 @@ class CGAN(ConditionalGenerator):
         affine: Strength of their rotation and scaling.
         translation: Largest shift as a fraction of the side.
         cutout: Side of the greyed-out square as a fraction of the side.
+        augment_steps: Steps over which the augmentation rises to these strengths. A discriminator overfits
+            only after many passes, and augmentation from the start costs variety in short runs.
         learning_rate: Peak learning rate of both objectives.
 
     Raises:
@@ -299,6 +300,7 @@ class CGAN(ConditionalGenerator):
         affine: float = 0.0,
         translation: float = 0.0,
         cutout: float = 0.0,
+        augment_steps: int = 20_000,
         learning_rate: float = 2e-3,
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
@@ -314,6 +316,7 @@ class CGAN(ConditionalGenerator):
         )
         self.discriminator = Discriminator(*size, channels=channels, width=width, depth=depth, patch=patch)
         self.augmentation = Augmentation(color=color, affine=affine, translation=translation, cutout=cutout)
+        self.augment_steps = augment_steps
         self.noise_size, self.learning_rate = noise_size, learning_rate
         self.gamma, self.gamma_final = gamma, gamma_final
         self.penalty_every, self.label_weight = penalty_every, label_weight
@@ -356,7 +359,8 @@ class CGAN(ConditionalGenerator):
         """
         with torch.no_grad():
             fakes = self.network(rng.normal(*self.noise_shape), labels)
-            both = torch.cat([self.augmentation(images, rng), self.augmentation(fakes, rng)])
+            augment = self._augmentation_at(rng.step)
+            both = torch.cat([augment(images, rng), augment(fakes, rng)])
         penalized = rng.step % self.penalty_every == 0
         scores, terms = module(both.requires_grad_(penalized), labels.repeat(2))
         d_real, d_fake = scores.chunk(2)
@@ -377,14 +381,19 @@ class CGAN(ConditionalGenerator):
     def generator_loss(self, module: nn.Module, images: Tensor, labels: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         """Return the loss that ranks fake above real, ``E softplus(D(x, y) - D(x~, y))``."""
         fakes = module(rng.normal(*self.noise_shape), labels)
+        augment = self._augmentation_at(rng.step)
         with torch.no_grad():
-            d_real, _ = self.discriminator(self.augmentation(images, rng), labels)
-        d_fake, terms = self.discriminator(self.augmentation(fakes, rng), labels)
+            d_real, _ = self.discriminator(augment(images, rng), labels)
+        d_fake, terms = self.discriminator(augment(fakes, rng), labels)
         return {
             "loss": relativistic_loss(d_fake, d_real),
             "label_accuracy": (terms.detach().argmax(1) == labels).float().mean(),
             "spread": fakes.detach().std(0).mean(),  # near 0: every noise gives the same image
         }
+
+    def _augmentation_at(self, step: int) -> Augmentation:
+        """Return the augmentation of this step, on a linear ramp."""
+        return self.augmentation.scaled(min(1.0, step / max(1, self.augment_steps)))
 
     def _gamma_at(self, progress: float) -> float:
         """Return the penalties' weight after this fraction of the training."""
@@ -398,8 +407,6 @@ class CGAN(ConditionalGenerator):
         constructor: dict[str, Any] = {
             "width": 32,
             "patch": 2 if image_size >= 16 else 1,
-            "gamma": row.gamma,
-            "gamma_final": row.gamma / 10,
             "color": row.color if channels > 2 else 0.0,
             "affine": row.affine,
             "translation": row.translation,
