@@ -42,7 +42,14 @@ def balanced_accuracy(net: nn.Module, rows: Dataset) -> float:
     return float(torch.stack([hits[data["label"] == label].float().mean() for label in data["label"].unique()]).mean())
 
 
-def main(output: Path, *, images: str | int = "200k", epochs: int = 20, imbalance: float = 20) -> dict[str, float]:
+def main(
+    output: Path,
+    *,
+    images: str | int = "200k",
+    epochs: int = 20,
+    imbalance: float = 20,
+    balance: str | int = "majority",
+) -> dict[str, float]:
     """Fit, generate, mix, train twice and return the balanced accuracy without and with generated rows.
 
     Args:
@@ -50,12 +57,13 @@ def main(output: Path, *, images: str | int = "200k", epochs: int = 20, imbalanc
         images: How long the generator is fitted, in images seen.
         epochs: Epochs of the network.
         imbalance: Largest class over smallest.
+        balance: Total that every class is raised to, by name or number.
     """
     real = make_long_tailed(synthaug.open_dataset("digits", "train"), "label", imbalance)
     test = synthaug.open_dataset("digits", "test")
 
     generator = synthaug.fit(real, "cvae", output=output / "run", images=images)
-    plan = synthaug.plan_balance(real, "majority")
+    plan = synthaug.plan_balance(real, balance)
     print(plan.table())
     synthetic = synthaug.generate(generator, plan, filter="none")
     augmented = synthaug.mix(real, synthetic)

@@ -1,4 +1,4 @@
-"""What the pages say exists: commands, flags, names, links, targets, recipes, the table of levels."""
+"""What the pages say exists: commands, flags, names, links, targets, recipes."""
 
 import importlib
 import re
@@ -10,7 +10,6 @@ import pytest
 import torch
 import typer
 import yaml
-from test_layers import LEVELS
 
 import synthaug
 from synthaug import cli
@@ -128,14 +127,6 @@ def test_the_readme_opens_with_the_two_commands_and_shows_its_picture_first():
 def test_public_names_are_in_the_contract():
     text = read(ROOT / "docs" / "contract.md")
     assert [name for name in synthaug.__all__ if f"`{name}`" not in text] == []
-
-
-def test_the_table_of_levels_is_the_one_that_is_tested():
-    layout = read(ROOT / "docs" / "contract.md").partition("\n## Layout\n")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| (\d+) \| (.*) \|$", layout, re.MULTILINE)
-    assert [int(level) for level, _ in rows] == list(range(len(LEVELS)))
-    for (_, listed), modules in zip(rows, LEVELS, strict=True):
-        assert sorted(re.findall(r"`([\w.]+)`", listed)) == sorted(modules.split())
 
 
 def test_the_recipe_of_the_contract_is_the_default_one():

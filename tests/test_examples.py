@@ -53,7 +53,7 @@ def folder_example(tmp_path_factory):
 
 
 def test_training_loop(tmp_path, capsys):
-    scores = load_example("in_a_training_loop").main(tmp_path, images=128, epochs=1, imbalance=60)
+    scores = load_example("in_a_training_loop").main(tmp_path, images=128, epochs=1, imbalance=60, balance=10)
     assert list(scores) == ["real", "real and synthetic"] and all(0 <= score <= 1 for score in scores.values())
     assert "missing" in capsys.readouterr().out
 
