@@ -168,11 +168,17 @@ def _environment(*, html: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points, spread=spread, plain=escape_markdown)
+    environment.filters.update(
+        percent=percent, points=points, spread=spread, plain=escape_markdown, prose=_escape_prose
+    )
     environment.globals.update(
         draw_arms=charts.draw_arms, draw_curves=charts.draw_curves, draw_difference=charts.draw_difference
     )
     return environment
+
+
+def _escape_prose(text: str) -> str:
+    return escape_markdown(text, limit=4000)  # our own sentences: a verdict must not lose its end
 
 
 def _finite(value: Any) -> Any:

@@ -119,3 +119,9 @@ def test_no_report_is_one_line(tmp_path):
     (tmp_path / "report.json").write_text("[]")
     with pytest.raises(InputError, match="no report can be read"):
         Report.load(tmp_path)
+
+
+def test_long_sentences_keep_their_end_in_markdown():
+    sentence = "Balanced accuracy differs by little. " * 9 + "The real rows alone are enough."
+    text = make_report(sentence=sentence, notes=[sentence], not_varied=[sentence]).to_markdown()
+    assert text.count("The real rows alone are enough.") == 3

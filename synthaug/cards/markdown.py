@@ -26,15 +26,16 @@ BENCHMARK_START, BENCHMARK_END = "<!-- synthaug: benchmark -->", "<!-- synthaug:
 """Around the passage of a card that a push with a report replaces."""
 
 
-def escape_markdown(text: object) -> str:
+def escape_markdown(text: object, limit: int = 200) -> str:
     """Return `text` on one line so that Markdown and HTML show it literally, in a table cell too.
 
     Args:
-        text: Anything; its str() is taken, control and direction characters fall out, 200 characters stay.
+        text: Anything; its str() is taken, control and direction characters fall out.
+        limit: Characters that stay: a name may be long, but not without end.
     """
     line = " ".join(str(text).split())
     line = "".join(c for c in line if not unicodedata.category(c).startswith("C"))
-    line = line if len(line) <= 200 else line[:199] + "…"
+    line = line if len(line) <= limit else line[: limit - 1] + "…"
     # What cannot act stays readable: class names are full of underscores, harmless inside a word.
     active = r"[\\`*{}\[\]()<>#|~&@$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\."
     return re.sub(active, lambda match: f"&#{ord(match[0])};", line, flags=re.IGNORECASE)
