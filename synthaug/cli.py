@@ -199,6 +199,10 @@ def generate(
         "generate.filter": filter, "generate.max_draws": max_draws,
     }  # fmt: skip
     values = _collect(recipe, flags, None).get("generate") or {}
+    if per_class is not None and balance is None:
+        values.pop("balance", None)
+    if balance is not None and per_class is None:
+        values.pop("per_class", None)
     generate_dataset(
         run,
         output,

@@ -20,6 +20,7 @@ from synthaug.checkpoint import is_run, save_generator
 from synthaug.columns import PROVENANCE
 from synthaug.folder import is_finished
 from synthaug.generators import CVAE
+from synthaug.recipe import dump_recipe, parse_recipe
 from synthaug.shards import locked
 
 NAMES = ["cat", "dog"]
@@ -337,6 +338,14 @@ def test_flags_and_set_reach_the_recipe(capsys, tmp_path, good):
     assert resolved["generator"]["width"] == 8 and resolved["fit"]["save_every"] == 2000
     assert resolved["fit"]["seed"] == 7 and resolved["fit"]["budget"] == "3m"
     assert "16 to fit on, 4 held out, 2 classes" in described
+
+
+def test_a_flag_replaces_the_other_target_of_the_recipe(capsys, tmp_path, run_folder):
+    smallest = {"dataset": {"path": "digits"}, "generator": {"family": "cvae"}}
+    (tmp_path / "r.yaml").write_text(dump_recipe(parse_recipe(smallest)))  # holds balance: majority
+    words = ["generate", run_folder, "--recipe", tmp_path / "r.yaml", "--filter", "none", "--per-class", "2"]
+    assert cli._run([str(word) for word in [*words, "--output", tmp_path / "out"]], debug=False) == 0
+    assert json.loads((tmp_path / "out" / "synthaug.json").read_text())["plan"]["missing"] == {"cat": 2, "dog": 2}
 
 
 # ------------------------------------------------------------------------------------------------- folders
