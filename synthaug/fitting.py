@@ -210,11 +210,6 @@ def _make_accelerator(recipe: Recipe) -> Accelerator:
         mixed_precision=recipe.fit.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    if recipe.fit.batch_size and recipe.fit.batch_size % accelerator.num_processes:
-        raise InputError(
-            f"fit.batch_size is {recipe.fit.batch_size}; it must be a multiple of the number of processes, "
-            f"{accelerator.num_processes}"
-        )
     return accelerator
 
 
@@ -259,6 +254,11 @@ def _remove_run(folder: Path) -> None:
 
 def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> ConditionalGenerator:
     recipe, main = plan.recipe, accelerator.is_main_process
+    if plan.batch_size % accelerator.num_processes:
+        raise InputError(
+            f"the batch of {plan.batch_size} images does not divide into {accelerator.num_processes} processes; "
+            "take another number of processes or set fit.batch_size to a multiple of it"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     if main:
         print(plan.describe(), file=sys.stderr)
