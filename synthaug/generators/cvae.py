@@ -190,7 +190,7 @@ class CVAE(ConditionalGenerator):
         sampling: "neighbours" draws the top latents between two training images of the class, "prior" from
             the prior; without stored latents the prior is used.
         spread: In "neighbours", how far the draw may go from the first image towards the second, as an
-            angle in units of a right angle; 0.5 at most, where both count alike.
+            angle in units of a right angle, in (0, 1]; at 0.5 both count alike.
         learning_rate: Peak learning rate.
 
     References:
@@ -223,6 +223,8 @@ class CVAE(ConditionalGenerator):
         for name, value, least in (*counts, ("spatial_latents", spatial_latents, 0)):
             if value < least:
                 raise InputError(f"{name} is {value}; it must be at least {least}")
+        if not 0 < spread <= 1:
+            raise InputError(f"spread is {spread}; it must lie in (0, 1], where 0.5 counts both neighbours alike")
         self.beta, self.learning_rate, self.sampling, self.spread = beta, learning_rate, sampling, spread
         self.network = Network(
             Canvas(image_size),
