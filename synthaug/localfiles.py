@@ -78,12 +78,12 @@ def open_folder(root: Path) -> dict[str, Dataset]:
 
 def _walk(root: Path) -> Iterator[Path]:
     """Yield the files under `root` in a fixed order, links resolved inside it and no folder entered twice."""
-    ancestors: dict[str, frozenset[Path]] = {str(root): frozenset()}
+    ancestors: dict[Path, frozenset[Path]] = {root: frozenset()}
     for folder, names, files in os.walk(root, followlinks=True):
         here = check_inside(Path(folder), root)
-        above = ancestors.pop(folder)
+        above = ancestors.pop(Path(folder))
         names[:] = [] if here in above else sorted(name for name in names if not name.startswith((".", "__MACOSX")))
-        ancestors.update({str(Path(folder) / name): above | {here} for name in names})
+        ancestors.update({Path(folder) / name: above | {here} for name in names})
         if here not in above:
             yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
 

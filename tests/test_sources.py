@@ -412,3 +412,13 @@ def test_hub_dataset(tmp_path):
     assert "row 1 of 'me/bad' names the file" in lines[2]
     assert "no file or folder 'me/good:other'" in lines[3] and "cannot be loaded" in lines[3]
     assert "no file or folder 'me/none'" in lines[4] and "no dataset of that name" in lines[4]
+
+
+def test_the_working_directory_is_a_folder_like_others(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+                PillowImage.new("L", (8, 8), 10).save(tmp_path / split / name / "x.png")
+    monkeypatch.chdir(tmp_path)
+    splits = open_splits(".")
+    assert set(splits) == {"train", "test"} and all(len(data) == 2 for data in splits.values())
