@@ -418,7 +418,7 @@ def test_the_working_directory_is_a_folder_like_others(tmp_path, monkeypatch):
     for split in ("train", "test"):
         for name in ("a", "b"):
             (tmp_path / split / name).mkdir(parents=True)
-                PillowImage.new("L", (8, 8), 10).save(tmp_path / split / name / "x.png")
+            PillowImage.new("L", (8, 8), 10).save(tmp_path / split / name / "x.png")
     monkeypatch.chdir(tmp_path)
     splits = open_splits(".")
     assert set(splits) == {"train", "test"} and all(len(data) == 2 for data in splits.values())
