@@ -6,11 +6,12 @@ import inspect
 import json
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from datasets import Dataset
@@ -37,6 +38,7 @@ from synthaug.training import Schedule, sample_grid, train
 
 __all__ = ["FitPlan", "fit", "plan_fit"]
 
+_BATCH_ROWS, _JUDGE_BYTES = 512, 512 << 20
 _OWN_FILES = (
     "config.json", "model.safetensors", "judge.safetensors", "latents.safetensors", "source.json", "recipe.yaml",
     "README.md", "log.jsonl", "samples", "state",
@@ -315,10 +317,11 @@ def _finish(folder: Path, plan: FitPlan, generator: ConditionalGenerator, summar
     """Write what a finished run holds; config.json comes last."""
     rows, recipe = plan.train, plan.recipe
     device = next(generator.parameters()).device
-    generator.memorize(to_tensor(rows.pixels).to(device), torch.from_numpy(rows.labels).to(device))
+    generator.memorize(_read_batches(rows, device))
     generator.cpu()
     print("fitting the judge", file=sys.stderr)
-    judge = fit_judge(rows.pixels, rows.labels, class_names=rows.class_names, seed=recipe.fit.seed)
+    few = _choose_judge_rows(rows, recipe.fit.seed)
+    judge = fit_judge(few.pixels, few.labels, class_names=rows.class_names, seed=recipe.fit.seed)
     save_judge(folder, judge)
     source = _describe_source(plan)
     write_text(folder / "source.json", json.dumps(source, ensure_ascii=False))
@@ -339,6 +342,23 @@ def _finish(folder: Path, plan: FitPlan, generator: ConditionalGenerator, summar
     }
     write_text(folder / "README.md", render_model_card(facts))
     save_generator(folder, generator, plan.constructor)
+
+
+def _read_batches(rows: LabeledImages, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield all rows in small batches, so that a memory-mapped set stays on disk."""
+    for start in range(0, len(rows), _BATCH_ROWS):
+        part = slice(start, start + _BATCH_ROWS)
+        yield to_tensor(rows.pixels[part]).to(device), torch.from_numpy(rows.labels[part]).to(device)
+
+
+def _choose_judge_rows(rows: LabeledImages, seed: int) -> LabeledImages:
+    """Return the rows the judge is fitted on: all of them, or as many of each class as fit into memory."""
+    most = max(1, _JUDGE_BYTES // rows.pixels[0].nbytes // len(rows.class_names))
+    if len(rows) <= most * len(rows.class_names):
+        return rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    chosen = [order[rows.labels[order] == label][:most] for label in range(len(rows.class_names))]
+    return rows.take(np.sort(np.concatenate(chosen)))
 
 
 def _describe_source(plan: FitPlan) -> dict[str, Any]:

@@ -182,7 +182,7 @@ def make_run_folder(folder: Path) -> Path:
     config = {"class_names": ["a", "b"], "image_size": 8, "channels": 1}
     generator = GENERATORS["cvae"](**config)
     rng = torch.Generator().manual_seed(0)
-    generator.memorize(torch.rand((8, 1, 8, 8), generator=rng) * 2 - 1, torch.arange(8) % 2)
+    generator.memorize([(torch.rand((8, 1, 8, 8), generator=rng) * 2 - 1, torch.arange(8) % 2)])
     save_generator(folder, generator, config)
     return folder
 

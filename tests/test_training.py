@@ -176,3 +176,29 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, code, tmp_path):
     assert process.returncode == code, err
     assert "the same command goes on" in err and "Traceback" not in err
     assert list((tmp_path / "run" / "state").glob("images-*"))
+
+
+def test_a_judge_of_a_large_set_sees_some_rows_of_every_class(monkeypatch):
+    import synthaug.fitting as module
+    from synthaug.data import load_images
+
+    rows = load_images(toy_dataset(per_class=12))
+    assert module._choose_judge_rows(rows, 0) is rows
+    monkeypatch.setattr(module, "_JUDGE_BYTES", 3 * 5 * rows.pixels[0].nbytes)
+    few = module._choose_judge_rows(rows, 0)
+    assert few.class_counts == {"c0": 5, "c1": 5, "c2": 5}
+    batches = list(module._read_batches(rows, torch.device("cpu")))
+    assert sum(len(labels) for _, labels in batches) == len(rows)
+
+
+def test_latents_are_sorted_by_class_however_they_come():
+    from checks import make, toy_batch
+
+    generator = make("cvae")
+    images, labels = toy_batch()
+    generator.memorize([(images, labels)])
+    whole = generator.latents
+    order = labels.argsort(stable=True)
+    generator.memorize([(images[order][:9], labels[order][:9]), (images[order][9:], labels[order][9:])])
+    for name, tensor in whole.items():
+        torch.testing.assert_close(tensor, generator.latents[name], msg=name)

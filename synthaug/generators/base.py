@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -124,8 +124,12 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
     def initialize(self, images: Tensor, labels: Tensor) -> None:
         """Set data-dependent starting values from a first global batch; nothing by default."""
 
-    def memorize(self, images: Tensor, labels: Tensor) -> None:
-        """Take from the training rows what sampling needs later, into `latents`; nothing by default."""
+    def memorize(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Take from the training rows what sampling needs later, into `latents`; nothing by default.
+
+        Args:
+            batches: All training rows in turn, as images (N, C, H, W) in [-1, 1] and labels (N,).
+        """
 
     @torch.no_grad()
     def sample(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
@@ -305,17 +305,19 @@ class CVAE(ConditionalGenerator):
         return cast(Tensor, log_likelihood - torch.stack(divergences).sum(0))
 
     @torch.no_grad()
-    def memorize(self, images: Tensor, labels: Tensor) -> None:
+    def memorize(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Keep the top posterior of every training image, sorted by class, for "neighbours"."""
-        order = labels.argsort(stable=True)
-        moments = []
-        for rows in torch.split(order, 512):
-            context = self.network.embedding(labels[rows])
-            _, _, mu, logvar = self.network.top_moments(context, self.network.encode(images[rows], context))
+        moments, seen = [], []
+        for images, labels in batches:
+            context = self.network.embedding(labels)
+            _, _, mu, logvar = self.network.top_moments(context, self.network.encode(images, context))
             moments.append(torch.stack([mu, (0.5 * logvar).exp()]))
-        mu, sigma = torch.cat(moments, dim=1)
-        counts = torch.bincount(labels, minlength=self.num_classes)
-        sums = torch.zeros(self.num_classes, mu.shape[1], device=mu.device).index_add(0, labels[order], mu)
+            seen.append(labels)
+        order = torch.cat(seen).argsort(stable=True)
+        targets = torch.cat(seen)[order]
+        mu, sigma = torch.cat(moments, dim=1)[:, order]
+        counts = torch.bincount(targets, minlength=self.num_classes)
+        sums = torch.zeros(self.num_classes, mu.shape[1], device=mu.device).index_add(0, targets, mu)
         centres = sums / counts.clamp_min(1)[:, None]
         self.latents = {"mu": mu, "sigma": sigma, "counts": counts, "centres": centres}
 
