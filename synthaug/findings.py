@@ -25,7 +25,7 @@ from synthaug.metrics import (
 from synthaug.report import Report
 from synthaug.tuning import Choice, describe_options
 
-__all__ = ["ArmResults", "write_findings"]
+__all__ = ["ArmResults", "decide", "write_findings"]
 
 _CONFUSIONS, _LISTED = 10, 5
 
@@ -92,9 +92,7 @@ def write_findings(
     difference = estimate_mean(hits[synthetic.arm.name].astype(np.float64) - hits[opponent.arm.name], labels)
     matched = by_name.get(synthetic.arm.name.removesuffix("+synthetic"), opponent)
     own = estimate_mean(hits[synthetic.arm.name].astype(np.float64) - hits[matched.arm.name], labels)
-    verdict = judge_difference(difference)
-    if verdict == "helps" and judge_difference(own) != "helps":
-        verdict = "no clear change"  # what helped may be what both arms have in common, such as oversampling
+    verdict = decide(difference, own)
     pictures, captions = draw_pictures(contest)
     many = len(difference.per_seed) > 1
     return Report(
@@ -134,6 +132,19 @@ def write_findings(
         command=command,
         pictures=pictures,
     )
+
+
+def decide(difference: Estimate, own: Estimate) -> str:
+    """Return the verdict; "helps" has to hold against the opponent and against the same arm without synthetic rows.
+
+    What beats the opponent alone may be what the two real arms differ in, such as oversampling.
+
+    Args:
+        difference: Synthetic arm minus opponent.
+        own: Synthetic arm minus the same arm without synthetic rows.
+    """
+    verdict = judge_difference(difference)
+    return "no clear change" if verdict == "helps" and judge_difference(own) != "helps" else verdict
 
 
 def _points(value: float) -> str:

@@ -1,0 +1,29 @@
+"""The verdict needs the same arm without synthetic rows, too."""
+
+import numpy as np
+import pytest
+
+from synthaug.findings import decide
+from synthaug.metrics import estimate_mean
+
+
+def estimate(points):
+    """Five seeds that differ a little around `points` percentage points, on 400 rows of two classes."""
+    labels = np.arange(400) % 2
+    rng = np.random.default_rng(0)
+    values = points / 100 + 0.001 * rng.standard_normal((5, 400))
+    return estimate_mean(values, labels)
+
+
+@pytest.mark.parametrize(
+    ("against_opponent", "against_own", "verdict"),
+    [
+        (2, 2, "helps"),
+        (2, 0, "no clear change"),
+        (2, -2, "no clear change"),
+        (0, 2, "no clear change"),
+        (-2, 0, "harms"),
+    ],
+)
+def test_a_gain_must_come_from_the_synthetic_rows(against_opponent, against_own, verdict):
+    assert decide(estimate(against_opponent), estimate(against_own)) == verdict
