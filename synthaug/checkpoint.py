@@ -29,10 +29,12 @@ __all__ = [
     "is_run",
     "load_generator",
     "load_judge",
+    "load_snapshots",
     "load_state",
     "read_source",
     "save_generator",
     "save_judge",
+    "save_snapshot",
     "save_state",
     "write_text",
 ]
@@ -181,6 +183,17 @@ def read_source(folder: str | Path) -> dict[str, Any]:
 def checkpoint_hash(folder: str | Path) -> str:
     """Return the sha256 of model.safetensors."""
     return _hash_file(Path(folder) / "model.safetensors")
+
+
+def save_snapshot(folder: Path, number: int, module: nn.Module) -> None:
+    """Keep the weights of `module` as one of the candidates for the end of the fit."""
+    (folder / "state").mkdir(parents=True, exist_ok=True)
+    _write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
+
+
+def load_snapshots(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Return the weights that were kept on the way, by file name, the earliest first."""
+    return {path.stem: load_file(path) for path in sorted((folder / "state").glob("snapshot-*.safetensors"))}
 
 
 # ------------------------------------------------------------------------------------------------- resume state

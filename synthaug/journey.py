@@ -20,7 +20,8 @@ from synthaug.columns import has_provenance
 from synthaug.data import LabeledImages, load_images, make_long_tailed
 from synthaug.errors import InputError
 from synthaug.export import write_dataset
-from synthaug.fitting import fit, plan_fit
+from synthaug.fitplan import plan_fit
+from synthaug.fitting import fit
 from synthaug.generation import generate
 from synthaug.hub import resolve_run
 from synthaug.inspection import inspect_dataset

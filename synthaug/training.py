@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from synthaug.batches import RowOrder
 from synthaug.budget import Budget
-from synthaug.checkpoint import load_state, save_state
+from synthaug.checkpoint import load_state, save_snapshot, save_state
 from synthaug.codec import to_pixels
 from synthaug.ema import MovingAverage
 from synthaug.errors import FailedError, StoppedError
@@ -31,6 +32,8 @@ from synthaug.signals import StopSignals
 __all__ = ["Schedule", "sample_grid", "train"]
 
 _LOG_SECONDS = 2.0
+_ALARM_ENTRIES = 3
+"""Log entries in a row that have to show a sign before it is told."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def train(
         folder: Run folder for state/, samples/ and log.jsonl; a state found there is resumed.
 
     Returns:
-        The averaged generator and {"images_seen", "steps", "seconds", "losses"}.
+        The averaged generator and {"images_seen", "steps", "seconds", "losses", "warnings"}.
 
     Raises:
         StoppedError: After a signal, with the state saved.
@@ -134,6 +137,7 @@ def train(
         mininterval=0.5, desc=f"fit {generator.family}", dynamic_ncols=True,
     )  # fmt: skip
     logs: dict[str, float] = {}
+    alarms = _Alarms(folder)
     logged = saved = budget.elapsed
     saved_images = now.images_seen
     with StopSignals() as stop, bar:
@@ -165,6 +169,9 @@ def train(
             now.images_seen += schedule.batch_size
             average.update(generator, images_seen=now.images_seen, batch_size=schedule.batch_size)
             budget.note_step(now.images_seen)
+            for number, fraction in enumerate(generator.snapshots if main else ()):
+                if progress < fraction <= budget.progress(now.images_seen):
+                    save_snapshot(folder, number, average.module)
 
             # ---- once in a while: log, save
             bar.total = budget.images
@@ -174,6 +181,7 @@ def train(
                 bar.set_postfix({k.split(".")[-1]: f"{v:.3g}" for k, v in logs.items()}, refresh=False)
                 if main:
                     _log(folder, {"images": now.images_seen, "seconds": round(logged, 2), **logs})
+                    alarms.sound(generator.diagnose(logs, progress))
             if _is_due(schedule, now.images_seen - saved_images, budget.elapsed - saved):
                 _read_losses(losses, now.images_seen, folder)
                 save()
@@ -182,6 +190,7 @@ def train(
     for objective in objectives:
         objective.module.requires_grad_(True)
     summary = {"images_seen": now.images_seen, "steps": now.step, "seconds": budget.elapsed, "losses": logs}
+    summary["warnings"] = alarms.told
     return average.module, summary
 
 
@@ -215,7 +224,10 @@ def _descend(
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
     if objective.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(objective.module.parameters(), objective.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(objective.module.parameters(), objective.clip_norm)
+        if objective.skip_norm is not None:
+            # the fused optimiser leaves out the step where this is 1; nan compares false
+            optimizer.found_inf = (~(norm <= objective.skip_norm)).float()  # type: ignore[attr-defined]
     for group in optimizer.param_groups:
         group["lr"] = objective.learning_rate * _decay(objective, progress)
     optimizer.step()
@@ -268,6 +280,33 @@ def _read_losses(losses: Mapping[str, Tensor], images_seen: int, folder: Path) -
             f"{folder / 'state'}; fit again with --fresh and a lower --set generator.learning_rate"
         )
     return values
+
+
+class _Alarms:
+    """Says what goes wrong in a fit, each thing once, on stderr and in the log.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._counts = folder, Counter[str]()
+
+    def sound(self, lines: Sequence[str]) -> None:
+        """Take note of the alarms of one log entry; one that lasts is told, a passing one is not."""
+        for line in set(self._counts) - set(lines):
+            if self._counts[line] < _ALARM_ENTRIES:
+                del self._counts[line]
+        for line in lines:
+            self._counts[line] += 1
+            if self._counts[line] == _ALARM_ENTRIES:
+                tqdm.write(f"warning: {line}", file=sys.stderr)
+                _log(self._folder, {"warning": line})
+
+    @property
+    def told(self) -> list[str]:
+        """The alarms that lasted."""
+        return [line for line, count in self._counts.items() if count >= _ALARM_ENTRIES]
 
 
 def _log(folder: Path, entry: Mapping[str, Any]) -> None:

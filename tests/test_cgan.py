@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from synthaug.errors import InputError
-from synthaug.generators.cgan import CGAN, Discriminator, gradient_penalty, relativistic_loss
+from synthaug.generators.adversary import Discriminator, gradient_penalty, relativistic_loss
+from synthaug.generators.cgan import CGAN, _spread
 from synthaug.noise import BatchRandom
 
 NAMES = ["a", "b", "c"]
@@ -51,7 +52,7 @@ class Linear(nn.Module):
         super().__init__()
         self.a = nn.Parameter(torch.linspace(-1, 1, pixels, dtype=torch.float64))
 
-    def forward(self, images, labels):
+    def forward(self, images, labels, strength=1.0):
         scores = images.flatten(1).double() @ self.a
         return scores, torch.zeros(len(images), 3, dtype=torch.float64)
 
@@ -63,7 +64,7 @@ class Fixed(nn.Module):
         super().__init__()
         self.calls = 0
 
-    def forward(self, images, labels):
+    def forward(self, images, labels, strength=1.0):
         self.calls += 1
         scores = torch.tensor([1.0, 2.0, 3.0, 0.0, 2.0, 5.0])
         return scores + 0 * images.flatten(1).sum(1), torch.zeros(6, 3)
@@ -198,3 +199,34 @@ def test_presets_construct(image_size, channels, counts):
     names = [str(index) for index in range(len(counts))]
     generator = CGAN(class_names=names, image_size=image_size, channels=channels, **preset.constructor)
     assert sum(parameter.numel() for parameter in generator.parameters()) < 5e6
+
+
+def test_the_label_ramp_leaves_the_label_out_at_first():
+    generator = make(label_ramp=0.4)
+    assert [generator._label_strength_at(p) for p in (0.0, 0.2, 0.3, 0.4, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert make()._label_strength_at(0.0) == 1.0
+    noise = torch.randn(2, 64)
+    network = generator.network
+    assert torch.equal(network(noise, torch.tensor([0, 1]), 0.0), network(noise, torch.tensor([2, 2]), 0.0))
+    images, _ = toy(2)
+    unlabelled = [generator.discriminator(images, torch.tensor(labels), 0.0)[0] for labels in ([0, 1], [2, 2])]
+    assert torch.equal(*unlabelled)
+    assert not torch.equal(network(noise, torch.tensor([0, 1])), network(noise, torch.tensor([2, 2])))
+
+
+def test_alarms_name_the_remedy():
+    generator = make()
+    fine = {"generator.spread": 0.3, "generator.real_spread": 0.35, "discriminator.accuracy": 0.7,
+            "generator.label_accuracy": 0.9}  # fmt: skip
+    assert generator.diagnose(fine, 0.6) == []
+    assert "collapse" in generator.diagnose(fine | {"generator.spread": 0.02}, 0.6)[0]
+    assert "generator.gamma" in generator.diagnose(fine | {"discriminator.accuracy": 1.0}, 0.6)[0]
+    assert "generator.label_weight" in generator.diagnose(fine | {"generator.label_accuracy": 0.1}, 0.6)[0]
+    assert generator.diagnose(fine | {"discriminator.accuracy": 1.0}, 0.01) == []  # the start is always easy
+
+
+def test_spread_is_that_within_a_class():
+    images = torch.tensor([1.0, 3.0, 10.0, 14.0]).view(4, 1, 1, 1).expand(4, 1, 2, 2)
+    labels = torch.tensor([0, 0, 1, 1])
+    assert _spread(images, labels).item() == pytest.approx(math.sqrt((2 * 1 + 2 * 4) / 2))
+    assert _spread(images, torch.tensor([0, 1, 2, 3])).item() == 0.0

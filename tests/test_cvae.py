@@ -1,10 +1,15 @@
 import math
 
+import pytest
 import torch
 from checks import make, rng_for, toy_batch
 from torch.distributions import Normal, kl_divergence
 
-from synthaug.generators.cvae import CANDIDATES, gaussian_kl
+from synthaug.errors import InputError
+from synthaug.generators.cvae import CVAE
+from synthaug.generators.ladder import gaussian_kl
+from synthaug.generators.likelihoods import BIN_WIDTH, DiscretizedLogistic, OptimalGaussian
+from synthaug.generators.neighbourhood import CHOICES, draw_between, draw_transferred, store_latents
 
 
 def test_kl_agrees_with_torch():
@@ -14,29 +19,157 @@ def test_kl_agrees_with_torch():
     torch.testing.assert_close(gaussian_kl(mu, logvar, prior_mu, prior_logvar), kl_divergence(q, p))
 
 
+class Still:
+    """A source of no noise, for losses that are to be written out by hand."""
+
+    progress, step = 1.0, 1
+
+    def __init__(self, rows, dtype=torch.float64):
+        self.rows, self.dtype = rows, dtype
+
+    def normal(self, *shape):
+        return torch.zeros(self.rows, *shape, dtype=self.dtype)
+
+    def uniform(self, *shape):
+        return torch.full((self.rows, *shape), 0.25, dtype=self.dtype)
+
+    def mean(self, value):
+        return value.detach()
+
+
+def toy_cvae(**arguments):
+    torch.manual_seed(0)
+    names = [f"class {i}" for i in range(3)]
+    tiny = {"width": 8, "latent_dim": 8} | arguments
+    return CVAE(class_names=names, image_size=8, channels=1, **tiny)
+
+
 def test_optimal_sigma_loss_is_the_gaussian_likelihood_at_its_best_sigma():
     """The value and the gradient equal those of log of the mean squared error, written out."""
     generator = make("cvae").double()
     images, labels = toy_batch()
     images = images.double()
-
-    class Rng:
-        progress = 1.0
-
-        def normal(self, *shape):
-            return torch.zeros(len(images), *shape, dtype=torch.float64)
-
-        def mean(self, value):
-            return value.detach()
-
     generator.beta = 0.0
-    terms = generator.loss(generator.network, images, labels, Rng())
+    terms = generator.loss(generator.network, images, labels, Still(len(images)))
     (gradient,) = torch.autograd.grad(terms["loss"], generator.network.paint.weight)
-    means, _ = generator.network(images, labels, generator._split(Rng().normal(generator._noise_size)))
-    expected = 0.5 * ((images - means) ** 2).mean().log() + 0.5
+    painted, _ = generator.network(images, labels, None)
+    expected = 0.5 * ((images - painted.tanh()) ** 2).mean().log() + 0.5 * (1 + math.log(2 * math.pi))
     (expected_gradient,) = torch.autograd.grad(expected, generator.network.paint.weight)
-    torch.testing.assert_close(terms["loss"], expected)
+    torch.testing.assert_close(terms["loss"], expected, rtol=1e-4, atol=1e-4)  # and the small latent decay
     torch.testing.assert_close(gradient, expected_gradient)
+    density = OptimalGaussian().log_density(images, painted, generator.log_sigma)
+    torch.testing.assert_close(-density.mean() / images[0].numel(), expected)
+
+
+def test_masses_of_the_discretised_logistic_add_up_to_one_and_integrate_the_density():
+    values = torch.arange(256, dtype=torch.float64).view(-1, 1, 1, 1) * BIN_WIDTH - 1
+    for raw_mean, raw_scale in ((0.3, 1.0), (-2.0, -4.0), (0.0, 6.0)):
+        painted = torch.tensor([raw_mean, raw_scale], dtype=torch.float64).view(1, 2, 1, 1).expand(256, -1, -1, -1)
+        log_density = DiscretizedLogistic().log_density(values, painted, torch.zeros(()))
+        assert (log_density.exp() * BIN_WIDTH).sum().item() == pytest.approx(1.0, abs=1e-4)
+    sharp = torch.tensor([0.0, -30.0]).view(1, 2, 1, 1)
+    assert DiscretizedLogistic().log_density(torch.ones(1, 1, 1, 1), sharp, torch.zeros(())).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"likelihood": "logistic", "spatial_latents": 2},
+        {"free_bits": 0.2},
+        {"beta": 0.0},
+        {"beta": 4.0, "affine": 0.3, "translation": 0.125},
+        {"adversarial": 0.05},
+        {"adversarial": 0.05, "beta": 0.0, "likelihood": "logistic"},
+    ],
+    ids=str,
+)
+def test_every_option_lowers_its_loss_and_moves_all_of_its_own_parameters(arguments):
+    generator = toy_cvae(**arguments)
+    images, labels = toy_batch()
+    objectives = list(generator.objectives())
+    assert [o.name for o in objectives] == (["critic", "elbo"] if "adversarial" in arguments else ["elbo"])
+    for index, objective in enumerate(objectives):
+        for other in objectives:
+            other.module.requires_grad_(other is objective)
+        optimizer = torch.optim.AdamW(objective.module.parameters(), lr=2e-3, betas=objective.betas)
+        history = []
+        for step in range(40):
+            terms = objective.loss(objective.module, images, labels, rng_for(step, stream=index))
+            optimizer.zero_grad(set_to_none=True)
+            terms["loss"].backward()
+            assert all(p.grad is not None for p in objective.module.parameters())  # what DDP asks for
+            optimizer.step()
+            history.append(float(terms["loss"].detach()))
+        if objective.name == "critic":  # every eighth step carries the penalties
+            assert history[-1] < math.log(2)
+        else:
+            assert sum(history[-8:]) < sum(history[:8])
+    generator.memorize([(images, labels)])
+    assert generator.elbo(images, labels).isfinite().all()
+    assert generator.sample(torch.tensor([0, 1, 2])).isfinite().all()
+
+
+def test_free_bits_cost_nothing_below_their_level():
+    generator = toy_cvae(free_bits=0.5)
+    divergence = torch.tensor([[0.1, 2.0], [0.3, 4.0]], requires_grad=True)
+    cost = generator._cost(divergence, Still(2, torch.float32))
+    cost.backward()
+    assert cost.item() == pytest.approx(0.5 + 3.0)
+    assert torch.equal(divergence.grad, torch.tensor([[0.0, 0.5], [0.0, 0.5]]))
+
+
+def test_augmentation_is_told_to_the_network_and_not_sampled():
+    generator = toy_cvae(translation=0.25)
+    images, labels = toy_batch()
+    changed, condition = generator._augment(images, rng_for())
+    still = (condition == 0).all(1)
+    assert 4 <= still.sum() <= 20
+    assert torch.equal(changed[still], images[still])
+    assert any(not torch.equal(a, b) for a, b in zip(changed[~still], images[~still], strict=True))
+    generator.network.condition.weight.data.normal_()
+    noise = torch.randn(2, *generator.noise_shape)
+    before = generator.sample(labels[:2], noise=noise)
+    generator.network.condition.weight.data.normal_()
+    assert torch.equal(before, generator.sample(labels[:2], noise=noise))
+
+
+def test_a_deterministic_autoencoder_draws_no_posterior_noise():
+    generator = toy_cvae(beta=0.0, sampling="neighbours")
+    images, labels = toy_batch()
+    first = generator.loss(generator.network, images, labels, rng_for(0))["loss"]
+    assert torch.equal(first, generator.loss(generator.network, images, labels, rng_for(1))["loss"])
+    generator.memorize([(images, labels)])
+    assert (generator.latents["sigma"] == 0).all()
+
+
+def test_latents_encode_decode_and_their_divergences():
+    generator = toy_cvae()
+    images, labels = toy_batch(count=6)
+    latents = generator.encode(images, labels)
+    assert latents.shape == (6, 8) and generator.latent_kl(images, labels).shape == (6, 8)
+    torch.testing.assert_close(generator.decode(latents, labels), generator.reconstruct(images, labels))
+
+
+def test_transfer_takes_another_class_and_moves_it():
+    mu = torch.cat([torch.randn(5, 8), torch.randn(3, 8) + 100.0])
+    labels = torch.tensor([0] * 5 + [2] * 3)
+    stored = store_latents(mu, torch.zeros_like(mu), labels, 3)
+    wanted = torch.tensor([0, 2] * 50)
+    drawn = draw_transferred(stored, torch.randn(100, CHOICES), torch.randn(100, 8), wanted, temperature=1.0)
+    assert drawn[wanted == 0].abs().max() < 20 and (drawn[wanted == 2] - 100).abs().max() < 20
+    moved = mu[5:] - stored["centres"][2] + stored["centres"][0]
+    assert torch.cdist(drawn[wanted == 0], moved).min(1).values.max() < 1e-3  # rows of class 2, moved to class 0
+    alone = store_latents(mu[:5], torch.zeros(5, 8), labels[:5], 3)
+    assert draw_transferred(
+        alone, torch.randn(4, CHOICES), torch.randn(4, 8), torch.zeros(4, dtype=int), temperature=1.0
+    ).shape == (4, 8)
+
+
+def test_wrong_words_name_the_right_ones():
+    with pytest.raises(InputError, match="neighbours, prior, transfer"):
+        toy_cvae(sampling="neighbors")
+    with pytest.raises(InputError, match="gaussian, logistic"):
+        toy_cvae(likelihood="normal")
 
 
 def test_elbo_is_below_the_importance_weighted_bound():
@@ -57,16 +190,31 @@ def test_temperature_zero_gives_the_class_mean_image():
 
 
 def test_neighbours_lie_between_images_of_their_own_class():
-    generator = make("cvae")
     torch.manual_seed(0)
     mu = torch.randn(8, 8) + torch.tensor([0.0] * 5 + [100.0] * 3)[:, None]  # five rows of class 0, three of class 2
     centres = torch.stack([mu[:5].mean(0), torch.zeros(8), mu[5:].mean(0)])
-    generator.latents = {"mu": mu, "sigma": torch.zeros(8, 8), "counts": torch.tensor([5, 0, 3]), "centres": centres}
+    stored = {"mu": mu, "sigma": torch.zeros(8, 8), "counts": torch.tensor([5, 0, 3]), "centres": centres}
     labels = torch.tensor([0, 2] * 200)
-    drawn = generator._draw_neighbours(torch.randn(400, 2 + CANDIDATES), torch.randn(400, 8), labels, 1.0)
+    draws = torch.randn(400, CHOICES), torch.randn(400, 8)
+    drawn = draw_between(stored, *draws, labels, spread=0.5, expansion=1.0, temperature=1.0)
     assert (drawn[labels == 0].abs().max() < 20) and ((drawn[labels == 2] - 100).abs().max() < 20)
     nearest = torch.cdist(drawn, mu).min(1).values
     assert (nearest > 1e-3).all()  # nothing is a copy
+
+
+def test_of_several_draws_the_remotest_is_taken():
+    torch.manual_seed(0)
+    mu = torch.randn(60, 4)
+    stored = store_latents(mu, torch.zeros(60, 4), torch.tensor([0, 1] * 30), 2)
+    labels, noise = torch.tensor([0, 1] * 50), torch.zeros(100, 4)
+    choices = torch.randn(100, 3 * CHOICES)
+    how = {"spread": 0.5, "expansion": 1.0, "temperature": 1.0}
+    single = [draw_between(stored, part, noise, labels, **how) for part in choices.split(CHOICES, dim=1)]
+    drawn = draw_between(stored, choices, noise, labels, **how)
+    own = [stored["mu"][:30], stored["mu"][30:]]
+    for row, label in enumerate(labels.tolist()):
+        distances = [float(torch.cdist(part[row : row + 1], own[label]).min()) for part in single]
+        torch.testing.assert_close(drawn[row], single[distances.index(max(distances))][row])
 
 
 def test_sampling_from_the_prior_needs_no_latents():

@@ -9,15 +9,15 @@ PACKAGE = Path(__file__).parent.parent / "synthaug"
 
 LEVELS = (
     "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts cards.markdown "
-    "generators.layers generators.bijections generators.augmentation",
+    "generators.layers generators.bijections generators.augmentation generators.likelihoods generators.neighbourhood",
     "balance cards classical classifier codec confinement filtering leaks png recipe report retries shards subsets "
-    "generators.base generators.couplings",
+    "generators.base generators.couplings generators.adversary generators.ladder",
     "arms columns drawing folder imagestats judge generators.cvae generators.cgan generators.glow",
     "generators cells localfiles rows scan",
     "cellpool checkpoint costs data mixing sampling sources tuning",
-    "contest export inspection training",
-    "fitting gallery jobs uploads",
-    "findings generation hub",
+    "contest export fitplan inspection selection training",
+    "completion gallery jobs uploads",
+    "findings fitting generation hub",
     "benchmarking",
     "journey",
     "cli",

@@ -179,7 +179,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(number, code, tmp_path):
 
 
 def test_a_judge_of_a_large_set_sees_some_rows_of_every_class(monkeypatch):
-    import synthaug.fitting as module
+    import synthaug.completion as module
     from synthaug.data import load_images
 
     rows = load_images(toy_dataset(per_class=12))

@@ -44,6 +44,8 @@ class ModelFacts(TypedDict, total=False):
         family: Name of the family, e.g. "cgan".
         version: Version of the family, e.g. "1".
         constructor: Keyword arguments of the family's constructor.
+        preset: Argument -> its value and where it came from; the table of what a fit used.
+        warnings: What went wrong or looked wrong while it was fitted.
         class_counts: Class name -> real rows the run was given, validation rows included, in label order.
         train_rows: Rows the generator was fitted on.
         validation_rows: Rows held out.
@@ -75,6 +77,8 @@ class ModelFacts(TypedDict, total=False):
     family: str | None
     version: str | None
     constructor: Mapping[str, Any] | None
+    preset: Mapping[str, str] | None
+    warnings: list[str] | None
     class_counts: Mapping[str, int] | None
     train_rows: int | None
     validation_rows: int | None

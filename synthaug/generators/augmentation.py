@@ -21,9 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Augmentation", "UniformSource"]
+__all__ = ["DRAWS", "Augmentation", "UniformSource"]
 
-_DRAWS = 11
+DRAWS = 11
 """Uniform numbers that one row uses: 3 colour, 4 affine, 2 translation, 2 cutout."""
 
 
@@ -71,7 +71,18 @@ class Augmentation:
         Returns:
             (N, C, H, W) float, differentiable with respect to `images`.
         """
-        draws = rng.uniform(_DRAWS).to(images.dtype)
+        return self.apply(images, rng.uniform(DRAWS).to(images.dtype))
+
+    def apply(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Augment each image by the numbers given; 0.5 leaves colour, rotation, scale and place as they are.
+
+        Args:
+            images: (N, C, H, W) float in [-1, 1].
+            draws: (N, DRAWS) in [0, 1).
+
+        Returns:
+            (N, C, H, W) float, differentiable with respect to `images`.
+        """
         parts: list[tuple[float, Callable[[Tensor, Tensor, float], Tensor], Tensor]] = [
             (self.color if images.shape[1] > 2 else 0.0, _tint, draws[:, 0:3]),
             (self.affine, _warp, draws[:, 3:7]),

@@ -34,6 +34,8 @@ class Objective:
         betas: Adam's betas.
         weight_decay: Decoupled weight decay.
         clip_norm: Gradients are clipped to this norm; None leaves them.
+        skip_norm: A step whose gradient has a larger norm, or one that is not finite, is left out; None
+            leaves out nothing. Needs `clip_norm`.
         warmup: Fraction of the training over which the learning rate rises linearly.
         final: Learning rate at the end of the cosine decay, as a fraction of the peak.
     """
@@ -45,6 +47,7 @@ class Objective:
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    skip_norm: float | None = None
     warmup: float = 0.02
     final: float = 0.05
 
@@ -80,6 +83,9 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
 
     family: ClassVar[str]
     version: ClassVar[str] = "1"
+    snapshots: ClassVar[tuple[float, ...]] = ()
+    """Fractions of a training at which the averaged weights are kept, to be compared with the last ones on
+    validation rows; for families whose training can turn for the worse."""
     default_temperature: ClassVar[float] = 1.0
     """Temperature that `generate` uses when none is given."""
 
@@ -130,6 +136,23 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
         Args:
             batches: All training rows in turn, as images (N, C, H, W) in [-1, 1] and labels (N,).
         """
+
+    def open_choices(self) -> dict[str, tuple[Any, ...]]:
+        """Return constructor arguments that the fit is to choose on validation rows, each with its values.
+
+        The first value is the default. The chosen one is set as an attribute of the same name and written into
+        the run's configuration.
+        """
+        return {}
+
+    def diagnose(self, losses: dict[str, float], progress: float) -> list[str]:
+        """Return a line for each sign, in the losses just logged, that the fit goes wrong, and its remedy.
+
+        Args:
+            losses: "objective.name" -> value.
+            progress: Fraction of the training done.
+        """
+        return []
 
     @torch.no_grad()
     def sample(

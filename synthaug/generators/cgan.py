@@ -4,14 +4,12 @@ References:
     Huang, Gokaslan, Kuleshov, Tompkin: The GAN is dead; long live the GAN! A modern GAN baseline (2024).
     Mescheder, Geiger, Nowozin: Which training methods for GANs do actually converge? (2018), eq. 9 (R1, R2).
     Miyato, Koyama: cGANs with projection discriminator (2018), eq. 4.
-    Zhang, Dauphin, Ma: Fixup initialization (2019).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -19,14 +17,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthaug.errors import InputError
+from synthaug.generators.adversary import (
+    GROUP,
+    SLOPE,
+    CellCanvas,
+    Discriminator,
+    change_widths,
+    gradient_penalty,
+    relativistic_loss,
+    scale_start,
+    stack_levels,
+)
 from synthaug.generators.augmentation import Augmentation
 from synthaug.generators.base import ConditionalGenerator, Objective, Preset
-from synthaug.generators.layers import Canvas
 from synthaug.noise import BatchRandom
 
-__all__ = ["CGAN", "Discriminator", "GeneratorNetwork", "gradient_penalty", "relativistic_loss"]
-
-_SLOPE, _GROUP = 0.2, 16
+__all__ = ["CGAN", "GeneratorNetwork"]
 
 
 class _Row(NamedTuple):
@@ -44,111 +50,6 @@ _PRESETS = (
     _Row(1000, color=0.5, affine=0.2, translation=0.125, cutout=0.25),
     _Row(math.inf, color=0.0, affine=0.0, translation=0.0, cutout=0.0),
 )
-
-
-def relativistic_loss(better: Tensor, worse: Tensor) -> Tensor:
-    """Return ``mean(softplus(worse - better))``: how far a critic is from ranking images above partners.
-
-    With real above fake it is the discriminator's loss, with fake above real the generator's.
-
-    Args:
-        better: (N,) scores of the images that ought to be ranked higher.
-        worse: (N,) scores of their partners.
-
-    Returns:
-        Scalar.
-
-    References:
-        Huang et al. (2024), eq. 2 with f(t) = -log(1 + exp(-t)).
-    """
-    return F.softplus((worse - better).float()).mean()
-
-
-def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
-    """Return ``||grad_x D(x)||^2`` at each image, differentiable by the parameters of D.
-
-    Args:
-        scores: (N,) outputs of one call on `images`; row i depends on image i alone.
-        images: (N, C, H, W) inputs of that call, with requires_grad.
-
-    Returns:
-        (N,) float32. R1 is its mean over real images, R2 over fake ones.
-
-    References:
-        Mescheder et al. (2018), eq. 9.
-    """
-    (gradient,) = torch.autograd.grad(scores.float().sum(), images, create_graph=True)
-    return gradient.float().square().flatten(1).sum(1)
-
-
-class _CellCanvas(Canvas):
-    """Canvas whose pyramid counts in cells of `patch` x `patch` pixels; it pads and crops pixels."""
-
-    def __init__(self, image_size: int, patch: int) -> None:
-        super().__init__(-(-image_size // patch))
-        self.image_size, self.size = image_size, self.size * patch
-
-    def widths(self, width: int) -> list[int]:
-        """Return the channels from the coarsest level to the finest, which has `width`."""
-        return [width * min(4, 2**level) for level in reversed(range(self.levels + 1))]
-
-
-def _scale(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
-    """Return the layer with weights of variance gain^2 / fan-in and zero bias."""
-    nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
-    return layer
-
-
-class _Pointwise(nn.Linear):
-    """1 x 1 convolution as a matrix product over channels-last pixels.
-
-    On a CPU its backward and double backward take half the time of a convolution's.
-    """
-
-    def __init__(self, inputs: int, outputs: int, gain: float = 1.0) -> None:
-        super().__init__(inputs, outputs)
-        _scale(self, gain)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H, W)."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class _Block(nn.Module):
-    """``x + W3 a(W2 a(W1 x))`` with a grouped 3 x 3 in the middle; starts as the identity.
-
-    Args:
-        width: Channels, a multiple of 16.
-        blocks: Residual blocks in the whole network.
-
-    References:
-        Zhang et al. (2019), section 3: last layer zero, the others scaled by L^(-1 / (2m - 2)), here m = 3.
-    """
-
-    def __init__(self, width: int, blocks: int) -> None:
-        super().__init__()
-        gain = math.sqrt(2 / (1 + _SLOPE**2)) * blocks ** (-1 / 4)
-        self.first = _Pointwise(width, width, gain)
-        self.middle = _scale(nn.Conv2d(width, width, 3, padding=1, groups=width // _GROUP), gain)
-        self.last = _Pointwise(width, width, 0.0)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.leaky_relu(self.first(x), _SLOPE)
-        y = F.leaky_relu(self.middle(y), _SLOPE)
-        return torch.as_tensor(x + self.last(y))
-
-
-def _levels(widths: Sequence[int], depth: int) -> nn.ModuleList:
-    """Return a run of `depth` residual blocks for each level."""
-    total = depth * len(widths)
-    return nn.ModuleList(nn.Sequential(*(_Block(width, total) for _ in range(depth))) for width in widths)
-
-
-def _changes(widths: Sequence[int]) -> nn.ModuleList:
-    """Return the 1 x 1 convolutions between the levels."""
-    return nn.ModuleList(_Pointwise(before, after) for before, after in pairwise(widths))
 
 
 class GeneratorNetwork(nn.Module):
@@ -176,70 +77,26 @@ class GeneratorNetwork(nn.Module):
         noise_size: int,
     ) -> None:
         super().__init__()
-        self.canvas, self.patch = _CellCanvas(image_size, patch), patch
+        self.canvas, self.patch = CellCanvas(image_size, patch), patch
         widths = self.canvas.widths(width)
         self.embedding = nn.Embedding(num_classes, noise_size)
-        self.start = _scale(nn.Linear(2 * noise_size, widths[0] * self.canvas.base**2))
-        self.levels, self.changes = _levels(widths, depth), _changes(widths)
-        self.paint = _scale(nn.Conv2d(width, channels * patch**2, 3, padding=1))
+        self.start = scale_start(nn.Linear(2 * noise_size, widths[0] * self.canvas.base**2))
+        self.levels, self.changes = stack_levels(widths, depth), change_widths(widths)
+        self.paint = scale_start(nn.Conv2d(width, channels * patch**2, 3, padding=1))
 
-    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
-        """Map noise (N, noise_size) and labels (N,) to images (N, C, H, W) in (-1, 1)."""
+    def forward(self, noise: Tensor, labels: Tensor, strength: float = 1.0) -> Tensor:
+        """Map noise (N, noise_size) and labels (N,) to images (N, C, H, W) in (-1, 1).
+
+        `strength` in [0, 1] is the weight of the label's embedding: 0 generates without a label.
+        """
         base = self.canvas.base
-        x = self.start(torch.cat([noise, self.embedding(labels)], 1)).view(len(noise), -1, base, base)
+        x = self.start(torch.cat([noise, strength * self.embedding(labels)], 1)).view(len(noise), -1, base, base)
         # channels last saves a sixth of the time on a CPU; weights stay contiguous, as safetensors wants them
         x = self.levels[0](x.contiguous(memory_format=torch.channels_last))
         for change, level in zip(self.changes, self.levels[1:], strict=True):
             x = level(F.interpolate(change(x), scale_factor=2, mode="bilinear", align_corners=False))
-        x = F.pixel_shuffle(self.paint(F.leaky_relu(x, _SLOPE)), self.patch)
+        x = F.pixel_shuffle(self.paint(F.leaky_relu(x, SLOPE)), self.patch)
         return torch.tanh(self.canvas.crop(x))
-
-
-class Discriminator(nn.Module):
-    r"""Image and label to a score, ``w \cdot f(x) + e_y \cdot f(x) / \sqrt{d}``; the mirror of the generator.
-
-    Args:
-        num_classes: Number of classes.
-        image_size: Side of the images.
-        channels: Channels of the images.
-        width: Channels at the finest level, a multiple of 16; doubled per coarser level up to 4 x.
-        depth: Residual blocks per level.
-        patch: Side in pixels of a cell of the finest level.
-        features: Length d of the feature vector f(x).
-
-    References:
-        Miyato and Koyama (2018), eq. 4.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        image_size: int,
-        *,
-        channels: int,
-        width: int,
-        depth: int,
-        patch: int,
-        features: int = 128,
-    ) -> None:
-        super().__init__()
-        self.canvas, self.patch = _CellCanvas(image_size, patch), patch
-        widths = self.canvas.widths(width)[::-1]
-        self.read = _scale(nn.Conv2d(channels * patch**2, width, 3, padding=1))
-        self.levels, self.changes = _levels(widths, depth), _changes(widths)
-        self.gather = _scale(nn.Linear(widths[-1] * self.canvas.base**2, features))
-        self.score = nn.Parameter(torch.randn(features) / math.sqrt(features))
-        self.embedding = nn.Embedding(num_classes, features)
-
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return scores (N,) of images (N, C, H, W) under labels (N,), and terms of all classes (N, K)."""
-        x = F.pixel_unshuffle(self.canvas.pad(images), self.patch)
-        x = self.levels[0](self.read(x.contiguous(memory_format=torch.channels_last)))
-        for change, level in zip(self.changes, self.levels[1:], strict=True):
-            x = level(change(F.avg_pool2d(x, 2)))
-        x = F.leaky_relu(self.gather(F.leaky_relu(x, _SLOPE).flatten(1)), _SLOPE)
-        terms = x @ self.embedding.weight.t() / math.sqrt(x.shape[1])
-        return x @ self.score + terms.gather(1, labels[:, None]).squeeze(1), terms
 
 
 class CGAN(ConditionalGenerator):
@@ -260,6 +117,9 @@ class CGAN(ConditionalGenerator):
         gamma_final: Their weight at the end; it falls on a cosine over the images seen.
         penalty_every: They are computed on every k-th step, times k.
         label_weight: Weight of the discriminator's cross-entropy on real images; 0 for none.
+        label_ramp: Fraction of the training by which the label has its full weight; it has none before half
+            of that. 0 conditions from the start. With few images a class a condition from the start can
+            collapse the generator.
         color: Strength of the tint of the discriminator's images, see `Augmentation`.
         affine: Strength of their rotation and scaling.
         translation: Largest shift as a fraction of the side.
@@ -278,9 +138,11 @@ class CGAN(ConditionalGenerator):
 
     References:
         Huang et al. (2024), eq. 2 and section 3.5; augmentation: Zhao et al. (2020).
+        Shahbazi et al.: Collapse by conditioning (2022), eq. 3 (label ramp).
     """
 
     family = "cgan"
+    snapshots = (0.6, 0.8)
 
     def __init__(
         self,
@@ -296,6 +158,7 @@ class CGAN(ConditionalGenerator):
         gamma_final: float = 0.1,
         penalty_every: int = 8,
         label_weight: float = 0.2,
+        label_ramp: float = 0.0,
         color: float = 0.0,
         affine: float = 0.0,
         translation: float = 0.0,
@@ -304,8 +167,8 @@ class CGAN(ConditionalGenerator):
         learning_rate: float = 2e-3,
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
-        if width < 1 or width % _GROUP:
-            raise InputError(f"width is {width}; allowed are positive multiples of {_GROUP}: try 32 or 64")
+        if width < 1 or width % GROUP:
+            raise InputError(f"width is {width}; allowed are positive multiples of {GROUP}: try 32 or 64")
         counts = {"depth": depth, "patch": patch, "noise_size": noise_size, "penalty_every": penalty_every}
         for name, value in counts.items():
             if value < 1:
@@ -319,7 +182,7 @@ class CGAN(ConditionalGenerator):
         self.augment_steps = augment_steps
         self.noise_size, self.learning_rate = noise_size, learning_rate
         self.gamma, self.gamma_final = gamma, gamma_final
-        self.penalty_every, self.label_weight = penalty_every, label_weight
+        self.penalty_every, self.label_weight, self.label_ramp = penalty_every, label_weight, label_ramp
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
@@ -357,12 +220,13 @@ class CGAN(ConditionalGenerator):
         .. math:: L = E\,\mathrm{softplus}(D(\tilde x, y) - D(x, y)) + \tfrac{k\gamma}{2} (R_1 + R_2)
                   + \lambda\,\mathrm{CE}(e \cdot f(x), y)
         """
+        strength = self._label_strength_at(rng.progress)
         with torch.no_grad():
-            fakes = self.network(rng.normal(*self.noise_shape), labels)
+            fakes = self.network(rng.normal(*self.noise_shape), labels, strength)
             augment = self._augmentation_at(rng.step)
             both = torch.cat([augment(images, rng), augment(fakes, rng)])
         penalized = rng.step % self.penalty_every == 0
-        scores, terms = module(both.requires_grad_(penalized), labels.repeat(2))
+        scores, terms = module(both.requires_grad_(penalized), labels.repeat(2), strength)
         d_real, d_fake = scores.chunk(2)
         label_loss = F.cross_entropy(terms[: len(labels)], labels)
         logs = {
@@ -380,20 +244,46 @@ class CGAN(ConditionalGenerator):
 
     def generator_loss(self, module: nn.Module, images: Tensor, labels: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         """Return the loss that ranks fake above real, ``E softplus(D(x, y) - D(x~, y))``."""
-        fakes = module(rng.normal(*self.noise_shape), labels)
+        strength = self._label_strength_at(rng.progress)
+        fakes = module(rng.normal(*self.noise_shape), labels, strength)
         augment = self._augmentation_at(rng.step)
         with torch.no_grad():
-            d_real, _ = self.discriminator(augment(images, rng), labels)
-        d_fake, terms = self.discriminator(augment(fakes, rng), labels)
+            d_real, _ = self.discriminator(augment(images, rng), labels, strength)
+        d_fake, terms = self.discriminator(augment(fakes, rng), labels, strength)
         return {
             "loss": relativistic_loss(d_fake, d_real),
             "label_accuracy": (terms.detach().argmax(1) == labels).float().mean(),
-            "spread": fakes.detach().std(0).mean(),  # near 0: every noise gives the same image
+            "spread": _spread(fakes.detach(), labels),
+            "real_spread": _spread(images, labels),
         }
+
+    def diagnose(self, losses: dict[str, float], progress: float) -> list[str]:
+        """Return what the logged losses say is going wrong: collapse, a won game, or labels that are ignored."""
+        found = []
+        spread, real = losses.get("generator.spread", 1.0), losses.get("generator.real_spread", 1.0)
+        if progress > 0.1 and spread < 0.25 * real:
+            found.append(
+                "the samples of a class are nearly all alike (collapse): raise generator.gamma, lower "
+                "generator.learning_rate, or set generator.label_ramp=0.4"
+            )
+        if progress > 0.1 and losses.get("discriminator.accuracy", 0.5) > 0.98:
+            found.append(
+                "the discriminator tells every real image from every fake one: raise generator.gamma or the "
+                "augmentation (generator.translation=0.125, generator.cutout=0.3), or lower generator.learning_rate"
+            )
+        if progress > 0.5 and losses.get("generator.label_accuracy", 1.0) < 0.5 and self.num_classes > 2:
+            found.append("most samples are not taken for their class: raise generator.label_weight, or fit longer")
+        return found
 
     def _augmentation_at(self, step: int) -> Augmentation:
         """Return the augmentation of this step, on a linear ramp."""
         return self.augmentation.scaled(min(1.0, step / max(1, self.augment_steps)))
+
+    def _label_strength_at(self, progress: float) -> float:
+        """Return the weight of the label after this fraction of the training."""
+        if not self.label_ramp:
+            return 1.0
+        return min(1.0, max(0.0, 2 * progress / self.label_ramp - 1))
 
     def _gamma_at(self, progress: float) -> float:
         """Return the penalties' weight after this fraction of the training."""
@@ -413,3 +303,12 @@ class CGAN(ConditionalGenerator):
             "cutout": row.cutout,
         }
         return Preset(constructor=constructor, batch_size=32, ema_images=5000, class_power=0.5)
+
+
+def _spread(images: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean standard deviation of a pixel within a class, over the classes of a batch, a scalar."""
+    same = (labels[:, None] == labels[None, :]).to(images.dtype)
+    flat = images.flatten(1)
+    means = (same @ flat) / same.sum(1, keepdim=True)
+    freedom = 1 - 1 / same.sum(1, keepdim=True)  # a class seen once shows no spread
+    return ((flat - means).square().sum() / freedom.sum().clamp_min(1) / flat.shape[1]).sqrt()

@@ -1,0 +1,178 @@
+"""The end of a fit: judge, choices on validation rows, label check, and the files of a finished run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synthaug import __version__
+from synthaug.cards import render_model_card
+from synthaug.checkpoint import load_snapshots, save_generator, save_judge, write_text
+from synthaug.codec import to_tensor
+from synthaug.data import LabeledImages
+from synthaug.fitplan import FitPlan
+from synthaug.generators.base import ConditionalGenerator
+from synthaug.judge import Judge, fit_judge
+from synthaug.recipe import dump_recipe, parse_duration
+from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
+from synthaug.training import sample_grid
+
+__all__ = ["finish_run", "reserve_share"]
+
+_BATCH_ROWS, _JUDGE_BYTES = 512, 512 << 20
+_RESERVE = 0.07
+"""Share of a budget kept for comparing candidates."""
+_WRONG = 0.15
+"""Share of a class's samples that may look like another class before the fit warns."""
+
+
+def reserve_share(seconds: float) -> float:
+    """Return the share of a budget in seconds that is kept for what comes after the training."""
+    return _RESERVE if _is_worth_choosing(seconds, None) else 0.02
+
+
+def finish_run(folder: Path, plan: FitPlan, generator: ConditionalGenerator, summary: Mapping[str, Any]) -> None:
+    """Write what a finished run holds; config.json comes last."""
+    rows, recipe = plan.train, plan.recipe
+    generator.memorize(_read_batches(rows, next(generator.parameters()).device))
+    generator.cpu()
+    print("fitting the judge", file=sys.stderr)
+    few = _choose_judge_rows(rows, recipe.fit.seed)
+    judge = fit_judge(few.pixels, few.labels, class_names=rows.class_names, seed=recipe.fit.seed)
+    save_judge(folder, judge)
+    generator, chosen, scores = _settle(folder, plan, generator, judge, summary)
+    constructor = {**plan.constructor, **chosen}
+    warnings = [*summary["warnings"], *_check_labels(plan, generator, judge, scores)]
+    source = _describe_source(plan)
+    write_text(folder / "source.json", json.dumps(source, ensure_ascii=False))
+    (folder / "samples").mkdir(exist_ok=True)
+    (folder / "samples" / "final.png").write_bytes(sample_grid(generator))
+    facts = {
+        "family": generator.family,
+        "version": generator.version,
+        "constructor": constructor,
+        "preset": plan.preset_table(constructor),
+        "scores": scores,
+        "warnings": warnings,
+        "class_counts": source["class_counts"],
+        "train_rows": len(rows.labels),
+        "validation_rows": len(plan.validation.labels),
+        "summary": dict(summary),
+        "recipe": dump_recipe(recipe),
+        "synthaug_version": __version__,
+        "sample_grid": "samples/final.png",
+        "latents": bool(generator.latents),
+    }
+    write_text(folder / "README.md", render_model_card(facts))
+    save_generator(folder, generator, constructor)
+
+
+def _is_worth_choosing(seconds: float | None, images_seen: int | None) -> bool:
+    """Tell whether a fit is long enough for its candidates to be compared."""
+    return (seconds is None or seconds >= 60) and (images_seen is None or images_seen >= 20_000)
+
+
+def _settle(
+    folder: Path, plan: FitPlan, generator: ConditionalGenerator, judge: Judge, summary: Mapping[str, Any]
+) -> tuple[ConditionalGenerator, dict[str, Any], dict[str, float]]:
+    """Return the generator to keep, the constructor arguments that were chosen, and scores on validation rows.
+
+    First the snapshot, then each open choice, all by `compare_candidates`.
+    """
+    recipe, scores = plan.recipe, dict[str, float]()
+    choices = generator.open_choices()
+    chosen: dict[str, Any] = {name: values[0] for name, values in choices.items()}
+    seconds = parse_duration(recipe.fit.budget) if recipe.fit.budget else None
+    if len(plan.validation) and _is_worth_choosing(seconds, summary["images_seen"]):
+        snapshots = load_snapshots(folder)
+        if snapshots:
+            candidates = [Candidate("last weights", lambda: copy_with(generator, **chosen))]
+            candidates += [Candidate(n, partial(_restore, generator, w, plan.train)) for n, w in snapshots.items()]
+            best, trials = compare_candidates(candidates, judge, plan.validation, seed=recipe.fit.seed)
+            generator = candidates[best].prepare()
+            scores |= _describe_trials(trials, best)
+        for name, values in choices.items():
+            candidates = [Candidate(f"{name}={v}", partial(copy_with, generator, **{name: v})) for v in values]
+            best, trials = compare_candidates(candidates, judge, plan.validation, seed=recipe.fit.seed)
+            chosen[name] = values[best]
+            scores |= _describe_trials(trials, best)
+    return copy_with(generator, **chosen), chosen, scores
+
+
+def _restore(generator: ConditionalGenerator, weights: Mapping[str, torch.Tensor], rows: LabeledImages) -> Any:
+    """Return a copy of the generator with other weights, its latents made anew."""
+    other = copy.deepcopy(generator)
+    other.load_state_dict(weights)
+    other.memorize(_read_batches(rows, torch.device("cpu")))
+    return other
+
+
+def _describe_trials(trials: list[Trial], best: int) -> dict[str, float]:
+    """Return what the card says of the candidates, and say it on stderr."""
+    scores = {}
+    for index, trial in enumerate(trials):
+        name = f"{trial.name}, chosen" if index == best else trial.name
+        scores[f"CAS, {name}"], scores[f"coverage, {name}"] = trial.accuracy, trial.coverage
+        print(f"validation rows: {name}: CAS {trial.accuracy:.3f}, coverage {trial.coverage:.3f}", file=sys.stderr)
+    return scores
+
+
+def _check_labels(plan: FitPlan, generator: ConditionalGenerator, judge: Judge, scores: dict[str, float]) -> list[str]:
+    """Count samples that look like another class into `scores`; return a warning for each bad class."""
+    if len(plan.train.class_names) < 2:
+        return []
+    shares = count_wrong_labels(generator, judge, seed=plan.recipe.fit.seed)
+    known = {n: s for n, s in zip(plan.train.class_names, shares, strict=True) if plan.train.class_counts[n]}
+    scores["samples of another class"] = sum(known.values()) / max(1, len(known))
+    warnings = [
+        f"class {name!r}: {share:.0%} of the samples look like another class to the judge; fit longer, or rely on "
+        "the default filter"
+        for name, share in known.items()
+        if share > _WRONG
+    ]
+    for line in warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    return warnings
+
+
+def _read_batches(rows: LabeledImages, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield all rows in small batches, so that a memory-mapped set stays on disk."""
+    for start in range(0, len(rows), _BATCH_ROWS):
+        part = slice(start, start + _BATCH_ROWS)
+        yield to_tensor(rows.pixels[part]).to(device), torch.from_numpy(rows.labels[part]).to(device)
+
+
+def _choose_judge_rows(rows: LabeledImages, seed: int) -> LabeledImages:
+    """Return the rows the judge is fitted on: all of them, or as many of each class as fit into memory."""
+    most = max(1, _JUDGE_BYTES // rows.pixels[0].nbytes // len(rows.class_names))
+    if len(rows) <= most * len(rows.class_names):
+        return rows
+    order = np.random.default_rng(seed).permutation(len(rows))
+    chosen = [order[rows.labels[order] == label][:most] for label in range(len(rows.class_names))]
+    return rows.take(np.sort(np.concatenate(chosen)))
+
+
+def _describe_source(plan: FitPlan) -> dict[str, Any]:
+    images, section = plan.images, plan.recipe.dataset
+    return {
+        "dataset": section.path,
+        "split": section.split,
+        "limit_per_class": section.limit_per_class,
+        "image_column": images.columns.image,
+        "label_column": images.columns.label,
+        "features": images.dataset.features.to_dict(),
+        "class_names": list(images.class_names),
+        "class_counts": images.class_counts,
+        "codec": images.codec.to_dict(),
+        "hashes": {"train": plan.train.hashes.tolist(), "validation": plan.validation.hashes.tolist()},
+        "corrupt": [[bad.row, bad.reason] for bad in images.corrupt],
+        "unlabelled": images.unlabelled,
+    }

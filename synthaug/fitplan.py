@@ -1,0 +1,148 @@
+"""What a fit will do: the resolved recipe, the rows, and the numbers that follow from them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from synthaug.checkpoint import find_family
+from synthaug.data import LabeledImages, load_images, split_validation
+from synthaug.errors import InputError, suggest
+from synthaug.generators.base import ConditionalGenerator, Preset
+from synthaug.recipe import Recipe, parse_recipe
+
+__all__ = ["FitPlan", "plan_fit", "resolve_recipe"]
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What a fit will do: the resolved recipe and what follows from the data."""
+
+    recipe: Recipe
+    family: type[ConditionalGenerator]
+    constructor: dict[str, Any]
+    preset: Preset
+    train: LabeledImages
+    validation: LabeledImages
+    images: LabeledImages
+
+    def describe(self) -> str:
+        """Return the plan as a few readable lines."""
+        size = sum(p.numel() for p in self.build().parameters())
+        numbers = ", ".join(f"{k}={v}" for k, v in self.constructor.items() if k not in ("class_names",))
+        length = self.recipe.fit.budget or f"{self.recipe.fit.images:,} images"
+        return (
+            f"{self.family.family}: {size / 1e6:.2f} M parameters ({numbers})\n"
+            f"rows: {len(self.train.labels):,} to fit on, {len(self.validation.labels):,} held out, "
+            f"{len(self.images.class_names)} classes; batch {self.batch_size}; length {length}"
+        )
+
+    def preset_table(self, constructor: Mapping[str, Any]) -> dict[str, str]:
+        """Return every number that follows from the data or the recipe, and where it came from."""
+        given = self.recipe.generator.model_extra or {}
+        defaults = inspect.signature(self.family).parameters
+        table = {}
+        for name, value in constructor.items():
+            if name in ("class_names", "image_size", "channels"):
+                continue
+            origin = "the recipe" if name in given else "the data"
+            table[name] = f"{value} ({'validation rows' if name not in self.constructor else origin})"
+        table |= {n: f"{p.default} (default)" for n, p in defaults.items() if n not in constructor}
+        table["batch"] = f"{self.batch_size} images ({'the recipe' if self.recipe.fit.batch_size else 'the data'})"
+        table["weight average"] = f"half-life {self.preset.ema_images:,} images (the data)"
+        table["draws of classes"] = f"in proportion to count to the power {self.preset.class_power} (the data)"
+        return table
+
+    @property
+    def batch_size(self) -> int:
+        """Global batch in images."""
+        return self.recipe.fit.batch_size or self.preset.batch_size
+
+    def build(self) -> ConditionalGenerator:
+        """Return a fresh generator, its weights a function of the seed."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.recipe.fit.seed)
+            try:
+                return self.family(**self.constructor)
+            except (RuntimeError, TypeError, ValueError) as error:
+                if isinstance(error, InputError) or not self.recipe.generator.model_extra:
+                    raise
+                raise InputError(
+                    f"{self.family.family} cannot be built with generator {self.recipe.generator.model_extra} "
+                    f"({' '.join(str(error).split())[:120]}); change these keys or leave them out"
+                ) from error
+
+
+def plan_fit(real: Dataset, family: str | type[ConditionalGenerator], recipe: Recipe) -> FitPlan:
+    """Read the data and resolve the presets, without fitting anything.
+
+    Raises:
+        InputError: For bad input.
+    """
+    cls, section = find_family(family), recipe.dataset
+    images = load_images(
+        real,
+        image_column=section.image_column,
+        label_column=section.label_column,
+        image_size=recipe.generator.image_size,
+        limit_per_class=section.limit_per_class,
+        on_bad_image=section.on_bad_image,
+    )
+    training, validation = split_validation(images, section.validation)
+    codec = images.codec
+    counts = [training.class_counts[name] for name in images.class_names]
+    preset = cls.preset(counts, codec.image_size, codec.channels)
+    own = dict(recipe.generator.model_extra or {})
+    allowed = [p for p in inspect.signature(cls).parameters if p not in ("class_names", "image_size", "channels")]
+    for key in own:
+        if key not in allowed:
+            hint = suggest(key, allowed)
+            raise InputError(f"unknown key generator.{key}{hint}; {cls.family} has {', '.join(allowed)}")
+        _check_kind(key, own[key], inspect.signature(cls).parameters[key].default)
+    constructor = {
+        "class_names": list(images.class_names),
+        "image_size": codec.image_size,
+        "channels": codec.channels,
+        **preset.constructor,
+        **own,
+    }
+    return FitPlan(recipe, cls, constructor, preset, training, validation, images)
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """Raise InputError where a number, a word or a truth value is expected, going by the default."""
+    kinds: dict[type, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float), str: (str,)}
+    expected = kinds.get(type(default))
+    if expected and (not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool)):
+        raise InputError(f"generator.{key} is {value!r}; give {expected[-1].__name__} like the default {default!r}")
+
+
+def resolve_recipe(
+    real: Dataset,
+    family: str | type[ConditionalGenerator],
+    budget: str | float | None,
+    images: int | str | None,
+    recipe: Mapping[str, Any] | Recipe | None,
+    options: Mapping[str, Any],
+) -> Recipe:
+    """Return the recipe of a fit called from Python: `recipe` itself, or one made of the other arguments."""
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe is not None:
+        return parse_recipe(recipe)
+    name = family if isinstance(family, str) else family.family
+    values: dict[str, Any] = {"dataset": {"path": f"Dataset {real._fingerprint}"}, "generator": {"family": name}}
+    values["fit"] = {"budget": budget, "images": images}
+    sections: dict[str, tuple[str, ...]] = {
+        "dataset": ("image_column", "label_column", "limit_per_class", "on_bad_image", "validation"),
+        "fit": ("batch_size", "save_every", "seed", "mixed_precision"),
+    }
+    for key, value in options.items():
+        section = next((s for s, keys in sections.items() if key in keys), "generator")
+        values[section][key] = value
+    return parse_recipe(values, origin="fit")

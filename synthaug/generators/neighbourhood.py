@@ -1,0 +1,151 @@
+"""Drawing latents near those of training images: between two of a class, or from another class by transfer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+__all__ = ["CHOICES", "draw_between", "draw_transferred", "store_latents"]
+
+CANDIDATES = 4
+"""Images drawn at random from which the nearest becomes the second of a pair."""
+CHOICES = 2 + CANDIDATES
+"""Standard normal numbers that a draw uses to choose its images: the first, the candidates, the angle."""
+MOST_COMPARED = 16_384
+"""Images of a class, evenly taken, with which draws are compared at most."""
+
+
+def store_latents(mu: Tensor, sigma: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
+    """Return latents sorted by class, as the draws below want them.
+
+    Args:
+        mu: (N, D) posterior means of the training images.
+        sigma: (N, D) their standard deviations.
+        labels: (N,) int64.
+        num_classes: K.
+
+    Returns:
+        "mu" and "sigma" (N, D) sorted by class, "counts" (K,) and "centres" (K, D), zero for an empty class.
+    """
+    order = labels.argsort(stable=True)
+    counts = torch.bincount(labels, minlength=num_classes)
+    sums = torch.zeros(num_classes, mu.shape[1], device=mu.device).index_add(0, labels, mu)
+    return {
+        "mu": mu[order],
+        "sigma": sigma[order],
+        "counts": counts,
+        "centres": sums / counts.clamp_min(1)[:, None],
+    }
+
+
+def draw_between(
+    stored: Mapping[str, Tensor],
+    choices: Tensor,
+    noise: Tensor,
+    labels: Tensor,
+    *,
+    spread: float,
+    expansion: float,
+    temperature: float,
+) -> Tensor:
+    r"""Draw between two training images i, j of the class, keeping or widening the spread of the class.
+
+    .. math:: z = m_y + a \cos\theta\,(\mu_i - m_y) + a \sin\theta\,(\mu_j - m_y) + T \sigma_i \epsilon,
+              \qquad \theta \sim U(0.7, 1) \cdot \texttt{spread} \cdot \pi / 2
+
+    i is any image of the class and j the nearest to it of a few drawn at random, so that what lies between
+    them is an image too. The weights' squares add up to one: draws keep the covariance that a straight line
+    would shrink. theta stays away from zero, where a draw would be a copy of i.
+
+    Of several such draws the one is taken whose nearest training image of the class is the farthest: samples
+    fill the gaps between the images, where a classifier learns most, and the dense middle of a class, where
+    every draw is nearly a copy, is thinned out.
+
+    Args:
+        stored: What `store_latents` returned.
+        choices: (N, R * CHOICES) standard normal, for R draws.
+        noise: (N, D) standard normal.
+        labels: (N,) int64; their classes have images.
+        spread: How far towards the second image, as an angle in units of a right angle.
+        expansion: a.
+        temperature: T.
+
+    Returns:
+        (N, D) latents.
+
+    References:
+        Chadebec et al.: Data augmentation in high dimensional low sample size setting using a geometry-based
+        variational autoencoder (2022), section 3 (sampling near the training posteriors).
+        Lampis, Lomurno, Matteucci: Bridging the gap: enhancing the utility of synthetic data via post-processing
+        techniques (2023), on drawing wider than the training distribution ("expansion trick").
+    """
+    mu, counts = stored["mu"], stored["counts"]
+    tries = choices.shape[1] // CHOICES
+    wanted = labels.repeat_interleave(tries)
+    starts = counts.cumsum(0) - counts
+    uniform = _uniform(choices.reshape(-1, CHOICES))
+    rows = starts[wanted, None] + (uniform[:, :-1] * counts[wanted, None]).long()
+    first, candidates = rows[:, 0], rows[:, 1:]
+    distances = (mu[first, None] - mu[candidates]).square().sum(2)
+    distances = distances.masked_fill(candidates == first[:, None], torch.inf)
+    second = candidates.gather(1, distances.argmin(1, keepdim=True))[:, 0]
+    theta = ((0.7 + 0.3 * uniform[:, -1:]) * spread * (math.pi / 2)).to(mu.dtype)
+    centre = stored["centres"][wanted]
+    away = theta.cos() * (mu[first] - centre) + theta.sin() * (mu[second] - centre)
+    spreads = stored["sigma"][first] * noise.repeat_interleave(tries, dim=0)
+    drawn = (centre + expansion * away + temperature * spreads).view(len(labels), tries, -1)
+    if tries == 1:
+        return drawn[:, 0]
+    remotest = _nearest(stored, drawn, labels).argmax(1)
+    return drawn[torch.arange(len(labels), device=drawn.device), remotest]
+
+
+def _nearest(stored: Mapping[str, Tensor], drawn: Tensor, labels: Tensor) -> Tensor:
+    """Return the distance (N, R) of draws (N, R, D) to the nearest stored latents of their class."""
+    starts = (stored["counts"].cumsum(0) - stored["counts"]).tolist()
+    distances = drawn.new_empty(drawn.shape[:2])
+    for label in torch.unique(labels).tolist():
+        own = stored["mu"][starts[label] : starts[label] + int(stored["counts"][label])]
+        own = own[:: -(-len(own) // MOST_COMPARED)]
+        rows = labels == label
+        distances[rows] = torch.cdist(drawn[rows], own[None]).min(dim=2).values
+    return distances
+
+
+def draw_transferred(
+    stored: Mapping[str, Tensor], choices: Tensor, noise: Tensor, labels: Tensor, *, temperature: float
+) -> Tensor:
+    r"""Draw the latents of an image i of another class, moved to this class's centre.
+
+    .. math:: z = m_y + (\mu_i - m_{y_i}) + T \sigma_i \epsilon, \qquad y_i \ne y
+
+    What latents hold besides the class (slant, weight, position) is thereby shared between classes. Where no
+    other class has images, i is of the class itself.
+
+    Args:
+        stored: What `store_latents` returned.
+        choices: (N, at least 1) standard normal; the first column chooses i.
+        noise: (N, D) standard normal.
+        labels: (N,) int64.
+        temperature: T.
+
+    Returns:
+        (N, D) latents.
+    """
+    mu, counts = stored["mu"], stored["counts"]
+    starts, own = (counts.cumsum(0) - counts)[labels], counts[labels]
+    others = len(mu) - own
+    own = torch.where(others > 0, own, 0)
+    index = (_uniform(choices)[:, 0] * (len(mu) - own)).long()
+    row = index + torch.where(index >= starts, own, 0)
+    origin = torch.repeat_interleave(torch.arange(len(counts), device=mu.device), counts)[row]
+    moved = stored["centres"][labels] + mu[row] - stored["centres"][origin]
+    return torch.as_tensor(moved + temperature * stored["sigma"][row] * noise)
+
+
+def _uniform(choices: Tensor) -> Tensor:
+    """Map standard normals to uniforms in [0, 1), in float64."""
+    return torch.as_tensor(torch.special.ndtr(choices.double())).clamp(0, 1 - 1e-12)

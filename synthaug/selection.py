@@ -1,0 +1,167 @@
+"""What a finished fit leaves open, decided on validation rows: the snapshot, the way of sampling, and a label check."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from synthaug.classifier import fit_classifier, initial_classifier, predict_logits, row_schedule
+from synthaug.codec import to_pixels, to_tensor
+from synthaug.data import LabeledImages
+from synthaug.generators.base import ConditionalGenerator
+from synthaug.judge import Judge
+from synthaug.metrics import balanced_accuracy
+from synthaug.noise import draw_normal
+
+__all__ = ["Candidate", "Trial", "compare_candidates", "count_wrong_labels"]
+
+_DRAWS, _MOST_DRAWS, _MOST_ROWS = 200, 4_000, 2_000
+_STEPS, _BATCH = 150, 64
+_NEIGHBOURS = 5
+_FIRST_DRAW = 1 << 32
+"""Draws far beyond those of a generation, so that nothing is chosen for the images that are written."""
+
+Prepare = Callable[[], ConditionalGenerator]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way of finishing a fit.
+
+    Args:
+        name: How the card calls it.
+        prepare: Returns the generator so finished, ready to sample.
+    """
+
+    name: str
+    prepare: Prepare
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a candidate did on validation rows.
+
+    Args:
+        name: Its name.
+        accuracy: Balanced accuracy of a small classifier trained on its samples alone (CAS).
+        coverage: Share of validation rows with a sample nearer than their 5th nearest other validation row, in
+            the judge's features.
+    """
+
+    name: str
+    accuracy: float
+    coverage: float
+
+    @property
+    def score(self) -> float:
+        """Mean of the two."""
+        return 0.5 * (self.accuracy + self.coverage)
+
+
+def compare_candidates(
+    candidates: Sequence[Candidate], judge: Judge, validation: LabeledImages, *, seed: int
+) -> tuple[int, list[Trial]]:
+    """Return the index of the candidate to take and how all of them did.
+
+    The first one stays unless another beats its score by more than the standard error of an accuracy on so
+    many rows.
+
+    Args:
+        candidates: The default first.
+        judge: Gives the features in which coverage is counted.
+        validation: Rows that neither generator nor judge learned from.
+        seed: Seed of draws and classifier; the same for all.
+    """
+    rows = _take_rows(validation)
+    trials = []
+    for candidate in candidates:
+        generator = candidate.prepare()
+        pixels, labels = _draw(generator, np.unique(rows.labels), seed)
+        accuracy = _score_classifier(pixels, labels, rows, seed)
+        trials.append(Trial(candidate.name, accuracy, _cover(judge, pixels, rows.pixels)))
+    best = max(range(len(trials)), key=lambda index: trials[index].score)
+    first = trials[0]
+    margin = math.sqrt(max(first.accuracy * (1 - first.accuracy), 1 / len(rows)) / len(rows))
+    return (best if trials[best].score > first.score + margin else 0), trials
+
+
+def count_wrong_labels(generator: ConditionalGenerator, judge: Judge, *, seed: int, most: int = 2_000) -> list[float]:
+    """Return for each class the share of its samples, before any filter, that the judge gives another class.
+
+    Args:
+        generator: A finished generator.
+        judge: Its judge.
+        seed: Seed of the draws.
+        most: Samples in all; at most 64 of each class.
+    """
+    each = max(8, min(64, most // generator.num_classes))
+    shares = []
+    for label in range(generator.num_classes):
+        pixels, labels = _draw(generator, np.array([label]), seed, each)
+        shares.append(float((judge.logits(to_tensor(pixels)).argmax(1).numpy() != labels).mean()))
+    return shares
+
+
+def _take_rows(validation: LabeledImages) -> LabeledImages:
+    """Return at most so many rows, evenly from the classes, the first ones of each."""
+    most = max(1, _MOST_ROWS // max(1, len(np.unique(validation.labels))))
+    kept = [np.flatnonzero(validation.labels == label)[:most] for label in np.unique(validation.labels)]
+    return validation.take(np.sort(np.concatenate(kept)))
+
+
+def _draw(
+    generator: ConditionalGenerator, classes: NDArray[np.int64], seed: int, each: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return samples (N, H, W, C) uint8 of the classes and their labels."""
+    each = each or max(16, min(_DRAWS, _MOST_DRAWS // len(classes)))
+    temperature, parts = generator.default_temperature, []
+    for label in classes.tolist():
+        for start in range(0, each, 64):
+            count = min(64, each - start)
+            noise = torch.from_numpy(draw_normal(seed, label, _FIRST_DRAW + start, count, generator.noise_shape))
+            labels = torch.full((count,), label)
+            parts.append(to_pixels(generator.sample(labels, noise=noise, temperature=temperature)))
+    return np.concatenate(parts), np.repeat(classes, each)
+
+
+def _score_classifier(pixels: NDArray[np.uint8], labels: NDArray[np.int64], rows: LabeledImages, seed: int) -> float:
+    """Return the balanced accuracy on `rows` of a classifier trained on the samples alone."""
+    num_classes = len(rows.class_names)
+    order = torch.from_numpy(row_schedule(labels, length=_STEPS * _BATCH, seed=seed, balanced=True))
+    images, targets = to_tensor(pixels), torch.from_numpy(labels)
+    network = initial_classifier(num_classes, images.shape[-1], images.shape[1], seed=seed)
+
+    def draw_batch(step: int) -> tuple[Tensor, Tensor]:
+        chosen = order[step * _BATCH : (step + 1) * _BATCH]
+        return images[chosen], targets[chosen]
+
+    fit_classifier(network, draw_batch, steps=_STEPS)
+    predictions = predict_logits(network, to_tensor(rows.pixels)).argmax(1).numpy()
+    return balanced_accuracy(rows.labels, predictions, num_classes)
+
+
+def _cover(judge: Judge, samples: NDArray[np.uint8], rows: NDArray[np.uint8]) -> float:
+    """Return the share of rows with a sample within their distance to the 5th nearest other row.
+
+    References:
+        Naeem et al.: Reliable fidelity and diversity metrics for generative models (2020), eq. 5.
+    """
+    real, fake = (judge.embed(to_tensor(part)) for part in (rows, samples))
+    distances = torch.cdist(real, real)
+    radius = distances.kthvalue(min(_NEIGHBOURS + 1, len(real)), dim=1).values
+    return float((torch.cdist(real, fake).min(dim=1).values <= radius).float().mean())
+
+
+def copy_with(generator: ConditionalGenerator, **settings: object) -> ConditionalGenerator:
+    """Return a copy of a generator with some attributes set."""
+    other = copy.copy(generator)
+    for name, value in settings.items():
+        setattr(other, name, value)
+    return other

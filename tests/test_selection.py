@@ -1,0 +1,102 @@
+"""Choices at the end of a fit: the better candidate is found, a chance difference is not, labels are checked."""
+
+import numpy as np
+import pytest
+import torch
+from toys import ToyGenerator
+
+from synthaug.generators.base import ConditionalGenerator
+from synthaug.judge import fit_judge
+from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
+
+
+class Bars(ConditionalGenerator):
+    """A bright bar whose place tells the class, at a random brightness; it can be told to go wrong."""
+
+    family = "bars"
+
+    def __init__(self, *, class_names=("a", "b", "c"), image_size=8, channels=1, shift=0, varied=True, style="neat"):
+        super().__init__(class_names=class_names, image_size=image_size, channels=channels)
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.shift, self.varied, self.style = shift, varied, style
+
+    @property
+    def noise_shape(self):
+        return (65,)
+
+    def objectives(self):
+        return []
+
+    def decode_noise(self, noise, labels, temperature):
+        images = -torch.ones(len(labels), 1, 8, 8)
+        for row, label in enumerate(labels.tolist()):
+            place = 1 + 2 * ((label + self.shift) % self.num_classes)
+            images[row, 0, place : place + 2] = 0.6 + (0.3 * float(noise[row, 0].tanh()) if self.varied else 0.0)
+        return images + (0.15 * noise[:, 1:].view(-1, 1, 8, 8) if self.varied else 0.0)
+
+    @classmethod
+    def preset(cls, class_counts, image_size, channels):
+        raise NotImplementedError
+
+
+class Rows:
+    """What `compare_candidates` needs of validation rows."""
+
+    class_names = ("a", "b", "c")
+
+    def __init__(self, pixels, labels):
+        self.pixels, self.labels = pixels, labels
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, index):
+        return Rows(self.pixels[index], self.labels[index])
+
+
+@pytest.fixture(scope="module")
+def bars():
+    labels = np.repeat(np.arange(3), 40)
+    noise = torch.randn(120, 65, generator=torch.Generator().manual_seed(0))
+    images = Bars().sample(torch.from_numpy(labels), noise=noise)
+    pixels = ((images + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    odd = np.arange(120) % 2 == 1
+    judge = fit_judge(pixels[odd], labels[odd], class_names=list("abc"), steps=40)
+    return judge, Rows(pixels[~odd], labels[~odd])
+
+
+def test_the_better_candidate_wins_and_a_bad_default_does_not_stay(bars):
+    judge, rows = bars
+    candidates = [Candidate("wrong", lambda: Bars(shift=1)), Candidate("right", lambda: Bars())]
+    best, trials = compare_candidates(candidates, judge, rows, seed=0)
+    assert best == 1 and [trial.name for trial in trials] == ["wrong", "right"]
+    assert trials[1].accuracy > 0.95 and trials[0].accuracy < 0.1
+    assert trials[1].coverage > 0.9
+
+
+def test_a_collapsed_candidate_is_told_by_its_coverage(bars):
+    judge, rows = bars
+    candidates = [Candidate("collapsed", lambda: Bars(varied=False)), Candidate("varied", lambda: Bars())]
+    best, trials = compare_candidates(candidates, judge, rows, seed=0)
+    assert trials[0].coverage < 0.5 * trials[1].coverage and best == 1
+
+
+def test_the_default_stays_where_candidates_are_alike(bars):
+    judge, rows = bars
+    candidates = [Candidate("first", lambda: Bars()), Candidate("twin", lambda: Bars())]
+    best, trials = compare_candidates(candidates, judge, rows, seed=0)
+    assert best == 0 and trials[0].score == trials[1].score
+
+
+def test_wrong_labels_are_counted_by_class(bars):
+    judge, _ = bars
+    assert count_wrong_labels(Bars(), judge, seed=0) == [0.0, 0.0, 0.0]
+    assert count_wrong_labels(Bars(shift=1), judge, seed=0) == [1.0, 1.0, 1.0]
+
+
+def test_a_copy_shares_weights_and_not_settings():
+    generator = ToyGenerator()
+    other = copy_with(generator, style="bold")
+    assert other.style == "bold" and not hasattr(generator, "style")
+    assert other.levels is generator.levels
+    assert Trial("x", 0.8, 0.6).score == pytest.approx(0.7)
