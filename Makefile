@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # OpenMP threads beyond the cores only slow small networks down; the tests start several processes themselves.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: quickstart test lint slow clean
+.PHONY: quickstart test lint slow speed clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "synthaug needs Python 3.11 or newer"'
@@ -30,6 +30,10 @@ lint: $(VENV)/.installed
 
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow
+
+# figures, not conditions: images per second of each family at its preset
+speed: $(VENV)/.installed
+	$(BIN)/python -m pytest tests/speed/bench_*.py --benchmark-only --benchmark-disable-gc --benchmark-columns=min,median
 
 clean:
 	rm -rf $(VENV) runs out

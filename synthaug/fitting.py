@@ -68,7 +68,7 @@ def fit(
     """
     folder = Path(output)
     resolved = resolve_recipe(real, family, budget, images, recipe, options)
-    accelerator = _make_accelerator(resolved)
+    accelerator = _make_accelerator()
     if _is_finished(folder, resolved, fresh):
         return load_generator(folder, None if isinstance(family, str) else family)
     if not accelerator.is_main_process:
@@ -79,14 +79,19 @@ def fit(
         return _fit_into(folder, plan_fit(real, family, resolved), accelerator)
 
 
-def _make_accelerator(recipe: Recipe) -> Accelerator:
+def _make_accelerator() -> Accelerator:
     from accelerate.utils import DistributedDataParallelKwargs
 
+    # the loop casts by itself: Accelerate's precision cannot change within a process, and a script may fit twice
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
-        mixed_precision=recipe.fit.mixed_precision,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
+    if accelerator.mixed_precision not in ("no", "bf16"):
+        raise InputError(
+            f"Accelerate was started with mixed_precision {accelerator.mixed_precision!r}; penalties and flows "
+            "overflow in it: start it with no or bf16, or set fit.mixed_precision to bf16"
+        )
     return accelerator
 
 
@@ -154,6 +159,7 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
         save_images=parse_count(every) if isinstance(every, int) else None,
         save_seconds=parse_duration(every) if isinstance(every, str) else 0.0,
         seed=recipe.fit.seed,
+        mixed_precision=recipe.fit.mixed_precision,
     )
     generator, summary = train(
         plan.build(),

@@ -47,6 +47,7 @@ class Schedule:
         save_images: Save the state every so many images; None to go by time.
         save_seconds: Save the state every so many seconds.
         seed: Seed of data order and noise.
+        mixed_precision: "no" or "bf16".
     """
 
     batch_size: int
@@ -55,6 +56,7 @@ class Schedule:
     save_images: int | None
     save_seconds: float
     seed: int
+    mixed_precision: str = "no"
 
 
 @dataclass
@@ -161,7 +163,7 @@ def train(
                     schedule.seed, now.step, start=offset, count=local, progress=progress, stream=index,
                     device=device, mean=_averager(accelerator),
                 )  # fmt: skip
-                with accelerator.autocast():
+                with torch.autocast(device.type, torch.bfloat16, enabled=schedule.mixed_precision == "bf16"):
                     terms = objective.loss(modules[index], images, targets, rng)
                 _descend(objective, optimizers[index], terms["loss"], progress, accelerator)
                 losses.update({f"{objective.name}.{name}": value.detach() for name, value in terms.items()})

@@ -10,13 +10,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
-from synthaug.checkpoint import load_generator, load_judge, read_source
+from synthaug.checkpoint import load_generator, load_judge, load_snapshots, read_source
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.fitting import fit
 from synthaug.generators import GENERATORS
+from synthaug.generators.base import Objective
+from synthaug.training import _Alarms, _descend, _make_optimizer
 
 families = pytest.mark.parametrize("family", list(GENERATORS))
 
@@ -51,6 +54,46 @@ def test_a_run_folder_holds_what_the_contract_says(family, tmp_path):
     assert len(held_out) >= 12 and not set(held_out) & set(fitted)
     assert load_judge(folder).logits(generator.sample(torch.tensor([0, 1]))).shape == (2, 3)
     json.loads((folder / "log.jsonl").read_text().splitlines()[-1])
+
+
+@families
+def test_bf16_fits_and_keeps_its_weights_in_float32(family, tmp_path):
+    generator = fit(toy_dataset(), family, output=tmp_path / "run", images=320, mixed_precision="bf16")
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in generator.parameters())
+    assert generator.sample(torch.tensor([0, 1, 2])).isfinite().all()
+
+
+def test_an_alarm_that_lasts_is_told_once_and_a_passing_one_never(tmp_path, capsys):
+    alarms = _Alarms(tmp_path)
+    for lines in (["a", "b"], ["a"], ["a", "b"], ["a", "b"], ["a"]):
+        alarms.sound(lines)
+    assert alarms.told == ["a"]
+    assert (tmp_path / "log.jsonl").read_text() == '{"warning": "a"}\n'
+    assert capsys.readouterr().err.count("warning: a") == 1
+
+
+def test_a_step_with_a_gradient_that_is_not_finite_is_left_out(tmp_path):
+    parameter = torch.nn.Parameter(torch.ones(2))
+    module = torch.nn.Module()
+    module.weight = parameter
+    objective = Objective("o", module, None, learning_rate=0.1, clip_norm=1.0, skip_norm=10.0)
+    optimizer = _make_optimizer(objective)
+    accelerator = Accelerator(cpu=True)
+    for loss in (parameter.sum() * 1e6, parameter.sum() * torch.nan):
+        _descend(objective, optimizer, loss, 0.5, accelerator)
+        assert torch.equal(parameter.detach(), torch.ones(2))
+    _descend(objective, optimizer, parameter.sum(), 0.5, accelerator)
+    assert (parameter < 1).all()
+
+
+def test_a_snapshot_is_kept_when_its_share_of_the_fit_is_done(tmp_path):
+    fit(toy_dataset(), "cgan", output=tmp_path / "run", images=320, batch_size=32)
+    names = sorted(path.name for path in (tmp_path / "run" / "state").glob("snapshot-*"))
+    assert names == ["snapshot-0.safetensors", "snapshot-1.safetensors"]
+    kept = load_snapshots(tmp_path / "run")
+    last = load_generator(tmp_path / "run").state_dict()
+    assert kept["snapshot-0"].keys() == last.keys()
+    assert any(not torch.equal(kept["snapshot-0"][name], last[name]) for name in last)
 
 
 @families
