@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from synthaug.generators.bijections import (
     ActNorm,
     Bijection,
-    ClassWhitening,
     InvertibleConv1x1,
-    PrincipalRotation,
     Squeeze,
     haar_matrix,
 )
+from synthaug.generators.checkerboard import CheckerboardCoupling, VariationalDequantiser
 from synthaug.generators.couplings import AffineCoupling, BorderCoupling, FlowStep
+from synthaug.generators.whitening import ClassWhitening, PrincipalRotation
 
 CONTEXT = 3
 
@@ -45,6 +45,10 @@ CASES = {
     "additive": (lambda: coupling(additive=True), 2, 4),
     "border": (lambda: BorderCoupling(TinyNetwork(2, 4), 4, 2), 2, 4),
     "border, uneven": (lambda: BorderCoupling(TinyNetwork(1, 2), 5, 4), 1, 5),
+    "border, additive": (lambda: BorderCoupling(TinyNetwork(2, 2), 4, 2, additive=True), 2, 4),
+    "checkerboard": (lambda: CheckerboardCoupling(TinyNetwork(2, 4), 4), 2, 4),
+    "checkerboard, other colour": (lambda: CheckerboardCoupling(TinyNetwork(1, 2), 5, parity=1), 1, 5),
+    "checkerboard, additive": (lambda: CheckerboardCoupling(TinyNetwork(1, 1), 4, additive=True), 1, 4),
     "haar": (lambda: InvertibleConv1x1(8, haar_matrix(2)), 8, 2),
     "rotation": (lambda: PrincipalRotation(5), 5, 1),
     "whitening": (lambda: ClassWhitening(3, 5), 5, 1),
@@ -166,6 +170,15 @@ def test_whitening_starts_class_by_class_and_shrinks_rare_classes():
     assert layer.log_diagonal[0].mean() > layer.log_diagonal[3].mean() > layer.log_diagonal[1].mean()
 
 
+def test_whitening_is_the_same_for_few_rows_and_for_many():
+    torch.manual_seed(0)
+    layer, x = ClassWhitening(5, 3).double(), torch.randn(8, 3, 1, 1).double()
+    for parameter in layer.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    labels = torch.arange(8) % 5
+    torch.testing.assert_close(layer(x[:2], labels[:2])[0], layer(x, labels)[0][:2])
+
+
 def test_class_wise_layer_asks_for_labels():
     with pytest.raises(ValueError, match="labels"):
         ClassWhitening(2, 2)(torch.zeros(1, 2, 1, 1))
@@ -176,6 +189,56 @@ def test_coupling_scale_is_bounded():
     layer.network.conv.bias.data += 1e6
     y, logdet = layer(torch.randn(1, 2, 4, 4).double(), torch.zeros(1, CONTEXT).double())
     assert y.isfinite().all() and float(logdet.detach().abs()) <= 2.0 * 16
+
+
+def test_checkerboards_of_both_colours_reach_every_pixel():
+    x, context = torch.randn(2, 1, 5, 5), torch.randn(2, CONTEXT)
+    moved = [CheckerboardCoupling(TinyNetwork(1, 2), 5, parity=parity)(x, context)[0].ne(x)[0, 0] for parity in (0, 1)]
+    assert moved[0].sum() == 12 and torch.equal(moved[0], ~moved[1])
+    assert not moved[0][0, 0] and moved[0][0, 1] and moved[0][1, 0]
+
+
+def test_a_checkerboard_sees_what_lies_beside():
+    x, context = torch.randn(1, 1, 4, 4), torch.zeros(1, CONTEXT)
+    layer = CheckerboardCoupling(TinyNetwork(2, 2), 4)
+    beside = torch.randn(1, 1, 4, 4)
+    y, logdet = layer(x, context, beside=beside)
+    assert not torch.allclose(y, layer(x, context, beside=beside + 1)[0])
+    back, minus = layer.inverse(y, context, beside=beside)
+    torch.testing.assert_close(back, x)
+    torch.testing.assert_close(minus, -logdet)
+
+
+def dequantiser(size=3):
+    torch.manual_seed(0)
+    layer = VariationalDequantiser([TinyNetwork(2, 2) for _ in range(3)], size).double()
+    for parameter in layer.parameters():
+        parameter.data *= 0.5  # near 0 and 1 the reference, 1 - sigmoid, has few digits
+    return layer
+
+
+def test_dequantisation_density_is_that_of_the_jacobian():
+    layer, images = dequantiser(), torch.rand(2, 1, 3, 3).double() * 2 - 1
+    uniform, context = torch.rand(2, 1, 3, 3).double() * 0.98 + 0.01, torch.randn(2, CONTEXT).double()
+    placed, log_q = layer(uniform, images, context)
+    assert placed.min() > 0 and placed.max() < 1 and log_q.abs().max() > 0.1
+    for row in range(2):
+        one = slice(row, row + 1)
+        logdet = jacobian_logdet(lambda v, one=one: layer(v, images[one], context[one])[0], uniform[one])
+        torch.testing.assert_close(log_q[row], -logdet)
+
+
+def test_dequantisation_starts_uniform_and_bears_the_ends_of_the_interval():
+    layer = VariationalDequantiser([TinyNetwork(2, 2) for _ in range(2)], 3)
+    edge = torch.tensor([0.0, 1 - 2**-24, 0.5]).expand(1, 1, 3, 3)
+    placed, log_q = layer(edge, torch.zeros(1, 1, 3, 3), torch.zeros(1, CONTEXT))
+    assert placed.isfinite().all() and log_q.isfinite().all()
+    for parameter in layer.parameters():
+        parameter.data.zero_()
+    uniform = torch.rand(4, 1, 3, 3)
+    placed, log_q = layer(uniform, torch.zeros(4, 1, 3, 3), torch.zeros(4, CONTEXT))
+    torch.testing.assert_close(placed, uniform)
+    torch.testing.assert_close(log_q, torch.zeros(4))
 
 
 def test_bijection_initializes_nothing_by_default():

@@ -11,7 +11,9 @@ LEVELS = (
     "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts cards.markdown "
     "generators.layers generators.bijections generators.augmentation generators.likelihoods generators.neighbourhood",
     "balance cards classical classifier codec confinement filtering leaks png recipe report retries shards subsets "
-    "generators.base generators.couplings generators.adversary generators.ladder",
+    "generators.base generators.checkerboard generators.couplings generators.whitening generators.adversary "
+    "generators.ladder",
+    "generators.multiscale generators.typicality",
     "arms columns drawing folder imagestats judge generators.cvae generators.cgan generators.glow",
     "generators cells localfiles rows scan",
     "cellpool checkpoint costs data mixing sampling sources tuning",

@@ -56,12 +56,18 @@ class DenseNetwork(nn.Module):
         outputs: Output channels.
         width: Hidden features.
         context_width: Width of the context.
+        dropout: Share of the hidden features that a training step leaves out, in [0, 1). Each row then has a
+            flow of its own, exact like any other; in eval mode there is one.
+
+    References:
+        Srivastava et al.: Dropout (2014).
     """
 
-    def __init__(self, inputs: int, outputs: int, width: int, context_width: int) -> None:
+    def __init__(self, inputs: int, outputs: int, width: int, context_width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.first, self.film = nn.Linear(inputs, width), nn.Linear(context_width, 2 * width)
         self.second, self.last = nn.Linear(width, width), nn.Linear(width, outputs)
+        self.dropout = dropout
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
@@ -70,6 +76,8 @@ class DenseNetwork(nn.Module):
         scale, shift = self.film(context).chunk(2, dim=1)
         h = F.relu(torch.addcmul(shift, self.first(x.flatten(1)), 1.0 + scale), inplace=True)
         h = F.relu(self.second(h), inplace=True)
+        if self.dropout and self.training:
+            h = F.dropout(h, self.dropout)
         result: Tensor = self.last(h)
         return result[:, :, None, None]
 
@@ -128,17 +136,21 @@ class BorderCoupling(Bijection):
     leaves as latents of its own.
 
     Args:
-        network: Maps (inside repeated outwards (N, C, S, S), context) to (N, 2*C, S, S), shifts first.
+        network: Maps (inside repeated outwards (N, C, S, S), context) to (N, 2*C, S, S), shifts first;
+            (N, C, S, S) if additive.
         image_size: S.
         inner_size: Size of the inside, less than S; the frame is as even on all sides as can be.
         bound: Largest absolute log-scale.
+        additive: Leave the scale at 1.
     """
 
     inside: Tensor
 
-    def __init__(self, network: nn.Module, image_size: int, inner_size: int, *, bound: float = 4.0) -> None:
+    def __init__(
+        self, network: nn.Module, image_size: int, inner_size: int, *, bound: float = 4.0, additive: bool = False
+    ) -> None:
         super().__init__()
-        self.network, self.bound = network, bound
+        self.network, self.bound, self.additive = network, bound, additive
         self.before = (image_size - inner_size) // 2
         self.after, self.inner_size = image_size - inner_size - self.before, inner_size
         mask = torch.zeros(image_size, image_size, dtype=torch.bool)
@@ -164,6 +176,9 @@ class BorderCoupling(Bijection):
     def _parameters_of(self, inside: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         repeated = F.pad(inside, (self.before, self.after, self.before, self.after), mode="replicate")
         values: Tensor = self.network(repeated, context)
+        if self.additive:
+            shift = self.frame(repeated + values)
+            return shift, torch.zeros_like(shift)
         shift, raw = values.chunk(2, dim=1)
         return self.frame(repeated + shift), self.bound * torch.tanh(self.frame(raw) / self.bound)
 
@@ -233,7 +248,7 @@ class HaarLevel(nn.Module):
         steps: Number of flow steps between the rotation and the split.
         width: Hidden channels of the coupling networks.
         context: Width of the context.
-        additive: Additive couplings in the flow steps.
+        additive: Additive couplings.
 
     References:
         Yu, Derpanis, Brubaker: Wavelet flow (2020), section 3.
@@ -247,7 +262,8 @@ class HaarLevel(nn.Module):
         for _ in range(steps):
             network = ConvNetwork(half, half if additive else depth, width, context)
             self.steps.append(FlowStep(depth, AffineCoupling(network, half, additive=additive)))
-        self.split = AffineCoupling(ConvNetwork(channels, 6 * channels, width, context), channels)
+        details = ConvNetwork(channels, (3 if additive else 6) * channels, width, context)
+        self.split = AffineCoupling(details, channels, additive=additive)
 
     def layers(self) -> list[Bijection]:
         """Return the bijections in forward order."""

@@ -3,44 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from synthaug.classical import Policy, augment
 from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator, Objective, Preset
-from synthaug.generators.bijections import (
-    Bijection,
-    ClassGaussian,
-    ClassWhitening,
-    PrincipalRotation,
-    Squeeze,
-)
-from synthaug.generators.couplings import (
-    AffineCoupling,
-    BorderCoupling,
-    ConvNetwork,
-    DenseNetwork,
-    FlowStep,
-    HaarLevel,
-)
+from synthaug.generators.checkerboard import VariationalDequantiser
+from synthaug.generators.couplings import ConvNetwork
+from synthaug.generators.multiscale import MultiScaleFlow
+from synthaug.generators.typicality import choose_rows, likelihood_floors
+from synthaug.generators.whitening import ClassGaussian
 from synthaug.noise import BatchRandom
 
 __all__ = ["BIN_WIDTH", "Glow"]
 
 BIN_WIDTH = 2.0 / 255.0
 """Width of one of the 256 pixel values in [-1, 1] units."""
-MINIMUM_START = 2048
-"""Rows, copies included, on which `initialize` takes its statistics at least."""
+_START, _LEAST_START, _START_VALUES = 2048, 1024, 1 << 22
+"""Rows, copies included, on which `initialize` takes its statistics at least; fewer where images are large."""
+_DEQUANTISER_DEPTH = 4
+"""Checkerboard couplings of the variational dequantisation."""
+_MEMORIZED = 8192
+"""Rows that `memorize` looks at, or a few more."""
+_MOVES = Policy(rotate=8.0, translate=0.06, scale=0.08, shear=5.0)
+"""Moves that make new images of training rows; an image so moved is still one of its class."""
+DEQUANTIZATIONS = ("uniform", "variational")
 
 
 class Glow(ConditionalGenerator):
     """Multi-scale flow given the label: exact densities, a class posterior, samples by inversion.
 
-    ``x -> [frame] -> (squeeze, steps, split) per level -> dense steps on what is left -> class Gaussian``.
+    ``x -> [checkerboards] -> [frame] -> (squeeze, steps, split) per level -> dense steps -> class Gaussian``.
     The convolutional steps see a neighbourhood, the dense steps the whole image; the label enters every
     coupling network by FiLM and every latent, split off early or late, through the mean and spread of its
     class. Training minimises bits per dimension of dequantised, slightly noised images.
@@ -54,8 +53,16 @@ class Glow(ConditionalGenerator):
         width: Hidden channels of the convolutional coupling networks.
         dense_steps: Number of flow steps on the flattened top latents.
         dense_width: Hidden features of their coupling networks.
+        principal: Number of principal axes, after the levels, that go through the dense steps; the others
+            are moved by a function of them.
         embedding: Width of the label embedding.
-        additive: Additive couplings instead of affine ones.
+        dropout: Share of the dense networks' hidden features that a training step leaves out.
+        log_scale: Largest absolute log-scale of a dense coupling; less of it extrapolates more calmly.
+        additive: Additive couplings instead of affine ones, everywhere (NICE): volumes then change only where
+            latents are scaled.
+        checkerboard: Number of checkerboard couplings at full resolution, before all else.
+        dequantization: "uniform" spreads a pixel evenly over its bin; "variational" learns how, and its
+            training loss is a bound on the likelihood of the 8-bit images when `noise_level` is 0.
         noise_level: Standard deviation, in [-1, 1] units, of the Gaussian noise added to training images
             besides the uniform dequantisation.
         denoise_steps: Steps along the score that take this noise out of a sample.
@@ -65,8 +72,16 @@ class Glow(ConditionalGenerator):
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
 
+    Attributes:
+        typical_low: (K,) log density in nats that nearly all new real images of each class exceed; set by
+            `memorize`, minus infinity before.
+
+    Raises:
+        InputError: If there are too many levels, a count is negative or `dequantization` is no such word.
+
     References:
         Kingma, Dhariwal: Glow (2018). Dinh, Sohl-Dickstein, Bengio: Real NVP (2017).
+        Dinh, Krueger, Bengio: NICE (2015) (additive coupling). Ho et al.: Flow++ (2019), section 3.1.
         Zhai et al.: Normalizing flows are capable generative models (2024), sections 2.4 and 2.5 (noise,
         score-based denoising).
 
@@ -80,6 +95,8 @@ class Glow(ConditionalGenerator):
     family: ClassVar[str] = "glow"
     default_temperature: ClassVar[float] = 0.8
 
+    typical_low: Tensor
+
     def __init__(
         self,
         *,
@@ -92,7 +109,11 @@ class Glow(ConditionalGenerator):
         dense_width: int = 192,
         principal: int = 80,
         embedding: int = 32,
+        dropout: float = 0.0,
+        log_scale: float = 2.0,
         additive: bool = False,
+        checkerboard: int = 0,
+        dequantization: str = "uniform",
         noise_level: float = 0.3,
         denoise_steps: int = 5,
         fine_temperature: float = 0.3,
@@ -101,117 +122,50 @@ class Glow(ConditionalGenerator):
         weight_decay: float = 1e-3,
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
-        most = int(math.log2(image_size))
-        if len(steps) > most:
-            raise InputError(f"steps is {list(steps)}; give at most {most} levels for images of {image_size} pixels")
-        self.noise_level, self.class_weight, self.additive = noise_level, class_weight, additive
+        _check(image_size, steps, checkerboard, dropout, dequantization)
+        self.noise_level, self.class_weight = noise_level, class_weight
         self.denoise_steps, self.fine_temperature = denoise_steps, fine_temperature
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.embedding = nn.Embedding(self.num_classes, embedding)
-        self.inner_size = image_size - image_size % 2 ** len(steps)
-        self.border: BorderCoupling | None = None
-        if self.inner_size < image_size:
-            frame_network = ConvNetwork(channels, 2 * channels, width // 2, embedding)
-            self.border = BorderCoupling(frame_network, image_size, self.inner_size)
-        self.squeeze, self.levels = Squeeze(2), nn.ModuleList()
-        size = self.inner_size
-        for count in steps:
-            size //= 2
-            self.levels.append(HaarLevel(channels, count, width, embedding, additive))
-        self.flatten, top = Squeeze(size), channels * size * size
-        self.kept = min(principal, top)
-        self.axes = PrincipalRotation(top)
-        self.rest: AffineCoupling | None = None
-        if self.kept < top:
-            outputs = 2 * (top - self.kept)
-            self.rest = AffineCoupling(DenseNetwork(self.kept, outputs, dense_width, embedding), self.kept)
-        self.whitening, self.dense = ClassWhitening(self.num_classes, self.kept), nn.ModuleList()
-        first, second = self.kept // 2, self.kept - self.kept // 2
-        for _ in range(dense_steps):
-            network = DenseNetwork(first, second if additive else 2 * second, dense_width, embedding)
-            self.dense.append(FlowStep(self.kept, AffineCoupling(network, first, additive=additive)))
+        self.flow = MultiScaleFlow(
+            self.num_classes, image_size, channels, steps=steps, width=width, dense_steps=dense_steps,
+            dense_width=dense_width, principal=principal, embedding=embedding, dropout=dropout, log_scale=log_scale,
+            additive=additive, checkerboard=checkerboard,
+        )  # fmt: skip
+        self.dequantiser: VariationalDequantiser | None = None
+        if dequantization == "variational":
+            networks = [ConvNetwork(2 * channels, 2 * channels, width, embedding) for _ in range(_DEQUANTISER_DEPTH)]
+            self.dequantiser = VariationalDequantiser(networks, image_size)
         self.prior = ClassGaussian(self.num_classes, self.noise_shape[0])
+        self.register_buffer("typical_low", torch.full((self.num_classes,), -math.inf))
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
         """(C * H * W,): a flow has as many latents as pixels."""
         return (self.channels * self.image_size**2,)
 
-    def _levels(self) -> list[HaarLevel]:
-        return [level for level in self.levels if isinstance(level, HaarLevel)]
+    def forward(
+        self, images: Tensor, labels: Tensor, uniform: Tensor | None = None, normal: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the log density (N,) and the latents' log densities under every class (N, K), in nats.
 
-    def _top_steps(self) -> list[FlowStep]:
-        return [step for step in self.dense if isinstance(step, FlowStep)]
-
-    def _to_latents(self, images: Tensor, labels: Tensor, start: int = 0) -> tuple[Tensor, Tensor]:
-        """Return the latents (N, D) before their class Gaussian, and the log-determinant (N,).
-
-        A positive `start` initialises each layer on its way; it is the number of copies of each image.
+        Args:
+            images: (N, C, H, W) float in [-1, 1].
+            labels: (N,) int64.
+            uniform: (N, C, H, W) in [0, 1) that dequantises the images; with variational dequantisation the
+                density is then less by log q(u | x).
+            normal: (N, C, H, W) standard normal, the training noise; given together with `uniform`.
         """
-        context, x = self.embedding(labels), images
-        logdet, parts = x.new_zeros(len(x)), []
-
-        def apply(layer: Bijection, x: Tensor, given: Tensor = context) -> Tensor:
-            nonlocal logdet
-            if start and isinstance(layer, ClassWhitening):
-                layer.initialize(x, given, copies=start)
-            elif start:
-                layer.initialize(x, given)
-            moved: tuple[Tensor, Tensor] = layer(x, given)
-            logdet = logdet + moved[1]
-            return moved[0]
-
-        if self.border is not None:
-            x = apply(self.border, x)
-            parts.append(self.border.frame(x).flatten(1))
-            x = self.border.crop(x)
-        for level in self._levels():
-            x = self.squeeze(x)[0].contiguous(memory_format=torch.channels_last)
-            for layer in level.layers():
-                x = apply(layer, x)
-            parts.append(x[:, self.channels :].flatten(1))
-            x = x[:, : self.channels]
-        x = apply(self.axes, self.flatten(x)[0])
-        if self.rest is not None:
-            x = apply(self.rest, x)
-            parts.append(x[:, self.kept :].flatten(1))
-            x = x[:, : self.kept]
-        x = apply(self.whitening, x, labels)
-        for step in self._top_steps():
-            x = apply(step, x)
-        parts.append(x.flatten(1))
-        return torch.cat(parts, dim=1), logdet
-
-    def _from_latents(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Undo `_to_latents`."""
-        context = self.embedding(labels)
-        areas = [self.channels * (self.inner_size >> level) ** 2 for level in range(len(self.levels) + 1)]
-        sizes, top = [3 * area for area in areas[1:]], areas[-1]
-        sizes = [z.shape[1] - sum(sizes) - top, *sizes, top]
-        frame, *details, x = torch.split(z[:, :, None, None], sizes, dim=1)
-        rest, x = x[:, : top - self.kept], x[:, top - self.kept :]
-        for step in reversed(self._top_steps()):
-            x = step.inverse(x, context)[0]
-        x = self.whitening.inverse(x, labels)[0]
-        if self.rest is not None:
-            x = self.rest.inverse(torch.cat([x, rest], dim=1), context)[0]
-        x = self.axes.inverse(x)[0]
-        x = self.flatten.inverse(x)[0]
-        for level, detail in zip(reversed(self._levels()), reversed(details), strict=True):
-            x = torch.cat([x, detail.reshape(len(z), -1, *x.shape[2:])], dim=1)
-            for layer in reversed(level.layers()):
-                x = layer.inverse(x, context)[0]
-            x = self.squeeze.inverse(x)[0]
-        if self.border is not None:
-            x = self.border.join(x, frame.reshape(len(z), self.channels, -1))
-            x = self.border.inverse(x, context)[0]
-        return x
-
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the log density (N,) and the latents' log densities under every class (N, K), in nats."""
-        z, logdet = self._to_latents(images, labels)
+        spent = None
+        if uniform is not None:
+            if self.dequantiser is not None:
+                uniform, spent = self.dequantiser(uniform, images, self.flow.embedding(labels))
+            images = _dequantise(images, uniform)
+        if normal is not None:
+            images = images + self.noise_level * normal
+        z, logdet = self.flow(images, labels)
         classes = self.prior.class_log_density(z)
-        return logdet + classes.gather(1, labels[:, None])[:, 0], classes
+        density = logdet + classes.gather(1, labels[:, None])[:, 0]
+        return density if spent is None else density - spent, classes
 
     def log_prob(self, images: Tensor, labels: Tensor, *, noise: Tensor | None = None) -> Tensor:
         """Return the exact log density of images given labels.
@@ -230,9 +184,26 @@ class Glow(ConditionalGenerator):
             (N,) log density in nats.
         """
         if noise is not None:
-            images = images + (noise - 0.5) * BIN_WIDTH
+            images = _dequantise(images, noise)
         density: Tensor = self(images, labels)[0]
         return density
+
+    def log_prob_bound(self, images: Tensor, labels: Tensor, *, noise: Tensor) -> Tensor:
+        """Return a one-sample lower bound on the log probability of 8-bit images given labels.
+
+        ``log p(x + u | y) - log q(u | x, y) + D log(2 / 255)``, where q is what `dequantization` says; its
+        mean over noise is the bound that training raises when `noise_level` is 0.
+
+        Args:
+            images: (N, C, H, W) float in [-1, 1], 8-bit values.
+            labels: (N,) int64.
+            noise: (N, C, H, W) uniform in [0, 1).
+
+        Returns:
+            (N,) nats.
+        """
+        density: Tensor = self(images, labels, noise)[0]
+        return density + images[0].numel() * math.log(BIN_WIDTH)
 
     @torch.no_grad()
     def class_log_prob(self, images: Tensor) -> Tensor:
@@ -247,11 +218,11 @@ class Glow(ConditionalGenerator):
 
     def encode(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the latents (N, D) of images (N, C, H, W); standard normal if the model fits."""
-        return self.prior.whiten(self._to_latents(images, labels)[0], labels)[0]
+        return self.prior.whiten(self.flow(images, labels)[0], labels)[0]
 
     def decode(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Return the images (N, C, H, W) of latents (N, D): the inverse of `encode`."""
-        return self._from_latents(self.prior.colour(latents, labels), labels)
+        return self.flow.inverse(self.prior.colour(latents, labels), labels)
 
     def decode_noise(self, noise: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """Map noise (N, D) and labels (N,) to images: decode, then remove the training noise.
@@ -260,7 +231,7 @@ class Glow(ConditionalGenerator):
         ``x + noise_level**2 * grad log p(x)`` (Tweedie's formula); further steps remove what the model's
         own imprecision left.
         """
-        fine = noise.shape[1] - self.kept
+        fine = noise.shape[1] - self.flow.kept
         scales = torch.full_like(noise[0], temperature)
         scales[:fine] *= self.fine_temperature
         images = self.decode(noise * scales, labels)
@@ -281,17 +252,43 @@ class Glow(ConditionalGenerator):
                 images do not vary then keep the spread of the noise.
             labels: (N,) int64.
         """
-        copies = -(-MINIMUM_START // len(images))
+        rows = max(_LEAST_START, min(_START, _START_VALUES // images[0].numel()))
+        copies = -(-rows // len(images))
         images, labels = images.repeat(copies, 1, 1, 1), labels.repeat(copies)
         rng = torch.Generator().manual_seed(0)
-        uniform = torch.rand(images.shape, generator=rng).to(images)
-        normal = torch.randn(images.shape, generator=rng).to(images)
-        z, _ = self._to_latents(self._blur(images, uniform, normal), labels, copies)
+        images = _dequantise(images, torch.rand(images.shape, generator=rng).to(images))
+        images = images + self.noise_level * torch.randn(images.shape, generator=rng).to(images)
+        z, _ = self.flow(images, labels, start=copies)
         self.prior.initialize(z, labels, 4.0 * copies)
 
-    def _blur(self, images: Tensor, uniform: Tensor, normal: Tensor) -> Tensor:
-        """Dequantise images and add the training noise."""
-        return images + (uniform - 0.5) * BIN_WIDTH + self.noise_level * normal
+    @torch.no_grad()
+    def memorize(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+        """Set `typical_low` from training rows: how likely new real images of each class are at least.
+
+        Args:
+            batches: All training rows in turn, as images (N, C, H, W) in [-1, 1] of 8-bit values and labels
+                (N,); of large classes every so manieth row is looked at.
+        """
+        dense = max(16, min(256, _MEMORIZED // self.num_classes))
+        seen, parts = torch.zeros(self.num_classes, dtype=torch.int64), []
+        was_training = self.training
+        self.eval()
+        for number, (images, labels) in enumerate(batches):
+            onehot = F.one_hot(labels.cpu(), self.num_classes)
+            positions = seen + onehot.cumsum(0) - 1
+            seen += onehot.sum(0)
+            kept = choose_rows(positions.gather(1, labels.cpu()[:, None])[:, 0].numpy(), dense)
+            rows = torch.from_numpy(np.flatnonzero(kept)).to(labels.device)
+            if len(rows):
+                images, labels = images[rows], labels[rows]
+                moved = augment(images, _MOVES, BatchRandom(0, number, start=0, count=len(rows), device=images.device))
+                densities = [self.log_prob(x, labels).double().cpu().numpy() for x in (images, moved)]
+                parts.append((*densities, labels.cpu().numpy()))
+        self.train(was_training)
+        if parts:
+            real, changed, targets = (np.concatenate(column) for column in zip(*parts, strict=True))
+            floors = likelihood_floors(real, changed, targets, self.num_classes)
+            self.typical_low.copy_(torch.from_numpy(floors))
 
     def loss(self, prepared: nn.Module, images: Tensor, labels: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         """Return bits per dimension of the noised images plus the classification term.
@@ -300,7 +297,7 @@ class Glow(ConditionalGenerator):
         the cross-entropy of the class posterior of the latents that the given label leads to.
         """
         uniform, normal = rng.uniform(*images.shape[1:]), rng.normal(*images.shape[1:])
-        log_prob, classes = prepared(self._blur(images, uniform.to(images), normal.to(images)), labels)
+        log_prob, classes = prepared(images, labels, uniform.to(images), normal.to(images))
         dimensions = images[0].numel()
         bits = -(log_prob.mean() / dimensions + math.log(BIN_WIDTH)) / math.log(2.0)
         crossentropy = F.cross_entropy(classes, labels)
@@ -327,3 +324,21 @@ class Glow(ConditionalGenerator):
             "noise_level": 0.15 if colour else 0.3,
         }
         return Preset(constructor=constructor, batch_size=128 if total >= 1000 else 64, ema_images=5000)
+
+
+def _dequantise(images: Tensor, noise: Tensor) -> Tensor:
+    """Place each pixel within its bin; 0.5 is its middle."""
+    return images + (noise - 0.5) * BIN_WIDTH
+
+
+def _check(image_size: int, steps: Sequence[int], checkerboard: int, dropout: float, dequantization: str) -> None:
+    """Raise InputError for arguments out of range."""
+    most = int(math.log2(image_size))
+    if len(steps) > most:
+        raise InputError(f"steps is {list(steps)}; give at most {most} levels for images of {image_size} pixels")
+    if checkerboard < 0:
+        raise InputError(f"checkerboard is {checkerboard}; give a number of couplings of at least 0, such as 3")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is {dropout}; give a share of at least 0 and below 1, such as 0.2")
+    if dequantization not in DEQUANTIZATIONS:
+        raise InputError(f"dequantization is {dequantization!r}; choose one of {', '.join(DEQUANTIZATIONS)}")
