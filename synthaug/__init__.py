@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from synthaug.atlas import Exploration, explore
     from synthaug.balance import BalancePlan
     from synthaug.benchmarking import benchmark
     from synthaug.data import load_images, plan_balance
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from synthaug.inspection import inspect_dataset
     from synthaug.mixing import mix, strip
     from synthaug.report import Report
+    from synthaug.scores import Scores, score
     from synthaug.sources import open_dataset, open_splits
 
 _HOMES = {
@@ -30,6 +32,7 @@ _HOMES = {
     "CGAN": "generators",
     "CVAE": "generators",
     "ConditionalGenerator": "generators.base",
+    "Exploration": "atlas",
     "FailedError": "errors",
     "GENERATORS": "generators",
     "Glow": "generators",
@@ -37,8 +40,10 @@ _HOMES = {
     "Objective": "generators.base",
     "Preset": "generators.base",
     "Report": "report",
+    "Scores": "scores",
     "StoppedError": "errors",
     "benchmark": "benchmarking",
+    "explore": "atlas",
     "fit": "fitting",
     "generate": "generation",
     "inspect_dataset": "inspection",
@@ -49,6 +54,7 @@ _HOMES = {
     "open_splits": "sources",
     "plan_balance": "data",
     "push": "hub",
+    "score": "scores",
     "strip": "mixing",
 }
 

@@ -279,6 +279,53 @@ def benchmark(
 
 
 @app.command()
+def explore(
+    run: RunArgument,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder to make (RUN/exploration)")] = None,
+    real: Annotated[str | None, typer.Option(metavar="DATASET", help="the rows the run was fitted on")] = None,
+    split: Annotated[str | None, typer.Option(help="split of --real (default: that of the fit)")] = None,
+    per_class: Annotated[int, typer.Option(help="samples of each class")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="seed")] = 0,
+    temperature: Annotated[float | None, typer.Option(help="scale of the noise")] = None,
+    fresh: Fresh = False,
+) -> None:
+    """Picture the latent space: samples, ways between classes and images, what single directions do, neighbours."""
+    from synthaug.atlas import explore as explore_run
+
+    found = explore_run(
+        run, output=output, real=real, split=split, per_class=per_class, seed=seed, temperature=temperature, fresh=fresh
+    )
+    for direction in found.directions:
+        print(direction["words"], file=sys.stderr)
+    _print_path(found.folder)
+
+
+@app.command()
+def score(
+    run: RunArgument,
+    dataset: DatasetArgument,
+    output: Output,
+    split: Split = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    outlier_column: Annotated[str | None, typer.Option(help="marks foreign images (default: outlier)")] = None,
+    wrong_label_column: Annotated[str | None, typer.Option(help="marks wrong labels (default: wrong_label)")] = None,
+    on_bad_image: OnBadImage = None,
+    fresh: Fresh = False,
+) -> None:
+    """Add likelihoods and suspicions to every row: outliers, wrong labels, bits per dimension."""
+    from synthaug.scores import score as score_rows
+
+    found = score_rows(
+        run, dataset, output=output, split=split, image_column=image_column, label_column=label_column,
+        outlier_column=outlier_column, wrong_label_column=wrong_label_column, on_bad_image=on_bad_image or "error",
+        fresh=fresh,
+    )  # fmt: skip
+    print(found.describe())
+    _print_path(output)
+
+
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run or dataset folder")],
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="repository on the Hub")],

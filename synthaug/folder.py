@@ -21,7 +21,7 @@ from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, ShardWriter, hash_file, p
 
 __all__ = ["RowStream", "ShardFolder", "is_finished"]
 
-_OWN_FILES = ("README.md", "synthaug.json", "samples.png", "manifest.json", "data")
+_OWN_FILES = ("README.md", "synthaug.json", "samples.png", "scores.json", "suspects.png", "manifest.json", "data")
 _PARTIAL = ".partial"
 
 

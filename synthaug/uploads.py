@@ -37,6 +37,8 @@ DATASET_FILES = (
     "data/*.parquet",
     "samples.png",
     "samples/*.png",
+    "scores.json",
+    "suspects.png",
 )
 USER_FILES = ("LICENSE*", "NOTICE*")
 """What a user may lay beside it; pushed too, and never deleted from a repository."""

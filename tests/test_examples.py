@@ -68,6 +68,14 @@ def test_long_tailed_folder(folder_example):
     assert (output / "report" / "report.html").stat().st_size > 10_000
 
 
+def test_find_bad_labels(tmp_path, capsys):
+    found = load_example("find_bad_labels").main(tmp_path, images=256, per_class=12, share=0.05)
+    assert list(found) == ["cvae"] and set(found["cvae"]) == {"outlier", "wrong_label"}
+    assert all(0 <= area <= 1 for area in found["cvae"].values())
+    assert "cvae: wrong_label (6 rows): AUROC" in capsys.readouterr().out
+    assert datasets.load_dataset(str(tmp_path / "cvae-scores"), split="train").num_rows == 120
+
+
 def test_the_digits_become_a_folder_of_images(tmp_path):
     load_example("long_tailed_folder").write_images(tmp_path / "digits", imbalance=40)
     counts = {name: count_classes(rows) for name, rows in synthaug.open_splits(str(tmp_path / "digits")).items()}

@@ -9,18 +9,19 @@ PACKAGE = Path(__file__).parent.parent / "synthaug"
 
 LEVELS = (
     "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts cards.markdown "
-    "generators.layers generators.bijections generators.augmentation generators.likelihoods generators.neighbourhood",
+    "generators.layers generators.bijections generators.augmentation generators.likelihoods generators.neighbourhood "
+    "suspicion appearance",
     "balance cards classical classifier codec confinement filtering leaks png recipe report retries shards subsets "
     "generators.base generators.checkerboard generators.couplings generators.whitening generators.adversary "
-    "generators.ladder",
+    "generators.ladder cards.scorecard",
     "generators.multiscale generators.typicality",
-    "arms columns drawing folder imagestats judge generators.cvae generators.cgan generators.glow",
-    "generators cells localfiles rows scan",
-    "cellpool checkpoint costs data mixing sampling sources tuning",
-    "contest export fitplan inspection selection training",
-    "completion gallery jobs uploads",
+    "arms columns drawing folder imagestats judge generators.cvae generators.cgan generators.glow densities latents",
+    "generators cells localfiles rows scan traversals",
+    "cellpool checkpoint costs data mixing sampling sources tuning rowscores",
+    "contest export fitplan inspection selection training panels trainingrows suspects",
+    "completion gallery jobs uploads survey",
     "findings fitting generation hub",
-    "benchmarking",
+    "benchmarking atlas scores",
     "journey",
     "cli",
     "__main__",

@@ -1,0 +1,157 @@
+"""Find wrong labels and foreign images in a dataset, and see on planted ones how well that works.
+
+python examples/find_bad_labels.py --output runs/bad-labels
+python examples/find_bad_labels.py --data mnist-train.parquet --foreign cifar10-train.parquet --per-class 500 \
+    --output runs/bad-mnist --family glow --budget 100s
+
+The dirty dataset is written with two columns that mark what was planted. The generator is fitted on it as it is,
+dirt included, and then scores the same rows: that is how one would clean a dataset of one's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, Features, Image, Value
+from PIL import Image as Picture
+from sklearn.datasets import load_sample_images
+
+import synthaug
+from synthaug.codec import Codec
+from synthaug.export import write_dataset
+
+
+def foreign_pixels(source: str | None, codec: Codec, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return images of something else in the dataset's own format.
+
+    Args:
+        source: A DATASET, of which random rows are taken; None or "photographs" cuts squares out of
+            scikit-learn's two photographs; "noise" is uniform, "flat" one colour an image, "inverted" negatives of
+            members.
+        codec: Of the dataset that they go into: size and channels.
+        members: (N, H, W, C) uint8, the images they take the place of; as many are returned.
+        rng: Chooses them.
+    """
+    count = len(members)
+    if source == "noise":
+        return rng.integers(0, 256, members.shape, dtype=np.uint8)
+    if source == "flat":
+        return np.broadcast_to(rng.integers(0, 256, (count, 1, 1, codec.channels), dtype=np.uint8), members.shape)
+    if source == "inverted":
+        return 255 - members
+    if source not in (None, "photographs"):
+        rows = synthaug.open_dataset(source, None)
+        chosen = rows.select(rng.permutation(len(rows))[:count])
+        return np.stack([codec.encode(row["image"]) for row in chosen])
+    photographs = [Picture.fromarray(photograph) for photograph in load_sample_images().images]
+    images = []
+    for number in range(count):
+        photograph, side = photographs[number % 2], int(rng.integers(60, 200))
+        left, top = rng.integers(0, photograph.width - side), rng.integers(0, photograph.height - side)
+        crop = photograph.crop((left, top, left + side, top + side))
+        images.append(codec.encode(crop if codec.channels >= 3 else crop.convert("L")))
+    return np.stack(images)
+
+
+def to_png(pixels: np.ndarray) -> dict[str, Any]:
+    """Return pixels (H, W, C) as a cell of an image column."""
+    buffer = io.BytesIO()
+    Picture.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def plant(
+    clean: Dataset, *, foreign: str | None, share: float = 0.02, per_class: int | None = None, seed: int = 0
+) -> Dataset:
+    """Return the rows with `share` of the labels wrong and `share` of the images foreign, and both marked.
+
+    Args:
+        clean: Labelled images.
+        foreign: See `foreign_pixels`.
+        share: Fraction of the rows that gets a wrong label, and again that becomes a foreign image.
+        per_class: At most so many rows of each class.
+        seed: Chooses the rows, labels and images.
+
+    Returns:
+        Columns `image`, `label`, `wrong_label` (bool) and `outlier` (bool).
+    """
+    images = synthaug.load_images(clean, limit_per_class=per_class)
+    rng = np.random.default_rng(seed)
+    count, classes = max(1, round(share * len(images))), len(images.class_names)
+    wrong, outliers = np.split(rng.permutation(len(images))[: 2 * count], 2)
+    pixels, labels = np.array(images.pixels), images.labels.copy()
+    labels[wrong] = (labels[wrong] + rng.integers(1, classes, count)) % classes
+    pixels[outliers] = foreign_pixels(foreign, images.codec, pixels[outliers], rng)
+    marks = {name: np.isin(np.arange(len(images)), rows) for name, rows in (("w", wrong), ("o", outliers))}
+    columns = {
+        "image": [to_png(image) for image in pixels],
+        "label": [images.class_names[label] for label in labels],
+        "wrong_label": marks["w"],
+        "outlier": marks["o"],
+    }
+    features = {"image": Image(), "label": Value("string"), "wrong_label": Value("bool"), "outlier": Value("bool")}
+    return Dataset.from_dict(columns, features=Features(features)).class_encode_column("label")
+
+
+def main(
+    output: Path,
+    *,
+    data: str = "digits",
+    foreign: str | None = None,
+    families: Sequence[str] = ("cvae",),
+    per_class: int | None = None,
+    budget: str | None = None,
+    images: str | int | None = None,
+    share: float = 0.02,
+) -> dict[str, dict[str, float]]:
+    """Plant, fit each family on the dirty rows, score them, and return the AUROC of each kind of dirt.
+
+    Args:
+        output: Will hold dirty/ and, for each family, FAMILY/ (the run) and FAMILY-scores/.
+        data: A DATASET.
+        foreign: See `foreign_pixels`.
+        families: Generators to fit; each must have a likelihood, so "cvae" or "glow".
+        per_class: At most so many rows of each class.
+        budget: How long each fit may take, or
+        images: how many images it sees.
+        share: Fraction of wrong labels, and of foreign images.
+    """
+    dirty = plant(synthaug.open_dataset(data), foreign=foreign, share=share, per_class=per_class)
+    write_dataset(dirty, output / "dirty")  # readable by datasets.load_dataset, and by `synthaug fit` and `score`
+    found = {}
+    for family in families:
+        synthaug.fit(dirty, family, label_column="label", output=output / family, budget=budget, images=images)
+        scored = synthaug.score(output / family, dirty, output=output / f"{family}-scores")
+        found[family] = {name: mark["auroc"] for name, mark in scored.marks.items()}
+        for name, mark in scored.marks.items():
+            low, high = mark["interval"]
+            print(f"{family}: {name} ({mark['marked']} rows): AUROC {mark['auroc']:.3f} ({low:.3f} to {high:.3f})")
+            print("  by single figures:", ", ".join(f"{figure} {area:.3f}" for figure, area in mark["single"].items()))
+        print(f"the most suspicious rows: {output / f'{family}-scores' / 'suspects.png'}")
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--foreign", default=None, help="a DATASET, photographs, noise, flat or inverted")
+    parser.add_argument("--output", type=Path, default=Path("runs/bad-labels"))
+    parser.add_argument("--family", action="append", dest="families", help="cvae or glow; repeatable")
+    parser.add_argument("--per-class", type=int, default=None)
+    parser.add_argument("--budget", default=None, help="length of each fit (60s)")
+    parser.add_argument("--images", default=None, help="or its number of images, which a busy machine does not change")
+    given = parser.parse_args()
+    main(
+        given.output,
+        data=given.data,
+        foreign=given.foreign,
+        families=given.families or ("cvae",),
+        per_class=given.per_class,
+        budget=given.budget or (None if given.images else "60s"),
+        images=given.images,
+    )

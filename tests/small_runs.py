@@ -1,0 +1,42 @@
+"""Runs for tests of what comes after a fit: every family on the same few rows, in seconds."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import torch
+from datasets import Dataset
+
+import synthaug
+from synthaug import completion
+from synthaug.checkpoint import load_judge, save_generator, save_judge
+from synthaug.codec import to_tensor
+from synthaug.judge import fit_judge
+
+SIZES = {"glow": {"dense_steps": 2, "dense_width": 16}, "cgan": {"width": 16}}
+
+
+def make_runs(rows: Dataset, folder: Path, *, images: int, path: Path | None = None) -> None:
+    """Fit folder/cvae on the rows, and put folder/glow (initialised) and folder/cgan (untrained) beside it.
+
+    Both take source.json and the judge from the first. With `path` the run says that it read its rows there.
+    """
+    recipe = {
+        "dataset": {"path": str(path or "digits"), "label_column": "label"},
+        "generator": {"family": "cvae", "width": 8, "latent_dim": 4, "sampling": "prior"},
+        "fit": {"images": images},
+    }
+    with mock.patch.object(completion, "fit_judge", functools.partial(fit_judge, steps=60)):
+        synthaug.fit(rows, "cvae", output=folder / "cvae", recipe=recipe)
+    read = synthaug.load_images(rows, label_column="label")
+    config = {"class_names": list(read.class_names), "image_size": 8, "channels": 1}
+    for name, size in SIZES.items():
+        generator = synthaug.GENERATORS[name](**config, **size)
+        generator.initialize(to_tensor(read.pixels), torch.from_numpy(read.labels))
+        (folder / name).mkdir()
+        shutil.copy(folder / "cvae" / "source.json", folder / name)
+        save_judge(folder / name, load_judge(folder / "cvae"))
+        save_generator(folder / name, generator, {**config, **size})
