@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from synthaug.assessment import Evaluation
     from synthaug.atlas import Exploration, explore
     from synthaug.balance import BalancePlan
     from synthaug.benchmarking import benchmark
     from synthaug.data import load_images, plan_balance
     from synthaug.errors import FailedError, InputError, StoppedError
+    from synthaug.evaluation import evaluate
     from synthaug.fitting import fit
     from synthaug.generation import generate
     from synthaug.generators import CGAN, CVAE, GENERATORS, Glow
@@ -33,6 +35,7 @@ _HOMES = {
     "CVAE": "generators",
     "ConditionalGenerator": "generators.base",
     "Exploration": "atlas",
+    "Evaluation": "assessment",
     "FailedError": "errors",
     "GENERATORS": "generators",
     "Glow": "generators",
@@ -44,6 +47,7 @@ _HOMES = {
     "StoppedError": "errors",
     "benchmark": "benchmarking",
     "explore": "atlas",
+    "evaluate": "evaluation",
     "fit": "fitting",
     "generate": "generation",
     "inspect_dataset": "inspection",

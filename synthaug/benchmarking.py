@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
 from tqdm import tqdm
 
@@ -21,6 +20,7 @@ from synthaug.arms import Arm, check_arms
 from synthaug.cellpool import CellPool
 from synthaug.cells import Cell
 from synthaug.classical import BACKENDS
+from synthaug.classifier import resolve_device
 from synthaug.contest import Contest, load_contest
 from synthaug.errors import InputError, StoppedError, suggest
 from synthaug.findings import ArmResults, write_findings
@@ -95,7 +95,7 @@ def benchmark(
         FailedError: If a training failed.
         StoppedError: If a signal came; what was finished is kept in `output`.
     """
-    chosen, device = check_arms(arms), _resolve_device(device)
+    chosen, device = check_arms(arms), resolve_device(device)
     _check_numbers(seeds=seeds, steps=steps, num_processes=num_processes)
     _check_word("classifier", classifier, ["small"])
     _check_word("backend", backend, list(BACKENDS))
@@ -273,14 +273,6 @@ def _check_word(name: str, value: str, allowed: list[str]) -> None:
     if value not in allowed:
         hint = suggest(str(value), allowed)
         raise InputError(f"{name} is {value!r}; allowed are {', '.join(allowed)}: choose one{hint}")
-
-
-def _resolve_device(device: str) -> str:
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
-        raise InputError(f"device is {device!r}; allowed are 'auto', 'cpu' and, where there is a GPU, 'cuda'")
-    return device
 
 
 def _cores() -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthaug.errors import InputError
 from synthaug.noise import BatchRandom
 
 __all__ = [
@@ -19,11 +20,14 @@ __all__ = [
     "fit_classifier",
     "initial_classifier",
     "predict_logits",
+    "resolve_device",
     "row_schedule",
 ]
 
 DrawBatch = Callable[[int], tuple[Tensor, Tensor]]
 """Maps the number of a step to its images (N, C, H, W) in [-1, 1] and labels (N,)."""
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 def _block(inputs: int, outputs: int, *, pool: bool) -> list[nn.Module]:
@@ -123,7 +127,7 @@ def cycle_rows(values: NDArray[np.int64], length: int, *, seed: int, stream: int
 
 
 def fit_classifier(
-    network: SmallClassifier,
+    network: Network,
     draw_batch: DrawBatch,
     *,
     steps: int,
@@ -131,7 +135,7 @@ def fit_classifier(
     weight_decay: float = 0.05,
     label_smoothing: float = 0.05,
     on_step: Callable[[int], None] | None = None,
-) -> SmallClassifier:
+) -> Network:
     """Train `network` for exactly `steps` optimiser steps, in place, and leave it in evaluation mode.
 
     AdamW; the learning rate rises linearly over the first tenth of the steps and falls linearly to zero.
@@ -178,3 +182,16 @@ def predict_logits(network: nn.Module, images: Tensor | Sequence[Tensor], *, bat
     ]
     network.train(was_training)
     return torch.cat(parts) if parts else torch.empty(0, 0)
+
+
+def resolve_device(device: str) -> str:
+    """Return "cpu" or "cuda" for "auto", "cpu" or "cuda".
+
+    Raises:
+        InputError: If it is another word, or there is no GPU to use.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda") or (device == "cuda" and not torch.cuda.is_available()):
+        raise InputError(f"device is {device!r}; allowed are 'auto', 'cpu' and, where there is a GPU, 'cuda'")
+    return device

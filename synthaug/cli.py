@@ -326,6 +326,38 @@ def score(
 
 
 @app.command()
+@app.command()
+def evaluate(
+    run: RunArgument,
+    test: Annotated[str, typer.Option(metavar="DATASET", help="rows that nothing was fitted on")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder (default: RUN/evaluation)")] = None,
+    test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
+    real: Annotated[str | None, typer.Option(metavar="DATASET", help="where the rows it was fitted on are")] = None,
+    split: Annotated[str | None, typer.Option(help="split of --real (default: train)")] = None,
+    on_bad_image: OnBadImage = None,
+    per_class: Annotated[int, typer.Option(min=1, help="synthetic rows of each class")] = 500,
+    seeds: Annotated[int, typer.Option(min=1, help="trainings of the accuracy score, on either side")] = 3,
+    seed: Seed = None,
+    temperature: Annotated[float | None, typer.Option(help="scale of the noise")] = None,
+    filter: Annotated[str, typer.Option(help="none or default")] = "none",
+    augmentation: Annotated[str, typer.Option(help="none, classical, or the name of a policy")] = "none",
+    num_processes: NumProcesses = 1,
+    fresh: Fresh = False,
+) -> None:
+    """Measure the rows of a run: accuracy score, wrong classes, fidelity and variety, copies of training rows."""
+    from synthaug.journey import evaluate_run
+
+    evaluation, folder = evaluate_run(
+        run, test, output, test_split=test_split, real=real, split=split, on_bad_image=on_bad_image or "error",
+        per_class=per_class, seeds=seeds, seed=seed or 0, temperature=temperature, filter=filter,
+        augmentation=augmentation, num_processes=num_processes, fresh=fresh,
+    )  # fmt: skip
+    print(evaluation.table, file=sys.stderr)
+    for remark in evaluation.remarks:
+        print(f"- {remark}", file=sys.stderr)
+    _print_path(folder)
+
+
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run or dataset folder")],
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="repository on the Hub")],

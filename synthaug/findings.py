@@ -93,7 +93,7 @@ def write_findings(
     matched = by_name.get(synthetic.arm.name.removesuffix("+synthetic"), opponent)
     own = estimate_mean(hits[synthetic.arm.name].astype(np.float64) - hits[matched.arm.name], labels)
     verdict = decide(difference, own)
-    pictures, captions = draw_pictures(contest)
+    pictures, captions = draw_pictures(contest.train, contest.synthetic, contest.class_names)
     many = len(difference.per_seed) > 1
     return Report(
         verdict=verdict,

@@ -28,7 +28,7 @@ __all__ = ["fit"]
 
 _OWN_FILES = (
     "config.json", "model.safetensors", "judge.safetensors", "latents.safetensors", "source.json", "recipe.yaml",
-    "README.md", "log.jsonl", "samples", "state", "exploration",
+    "README.md", "log.jsonl", "samples", "state", "evaluation", "exploration",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from synthaug.mixing import output_features
 from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
 from synthaug.sampling import Origin, SyntheticRows
 
-__all__ = ["GenerationJob"]
+__all__ = ["GenerationJob", "resolve_filter"]
 
 
 @dataclass
@@ -63,7 +63,7 @@ class GenerationJob:
         run = generator.run_folder
         source = {} if run is None else read_source(run)
         temperature = generator.default_temperature if temperature is None else float(temperature)
-        resolved, name = _resolve_filter(generator, check)
+        resolved, name = resolve_filter(generator, check)
         real_features = _real_features(generator, source, mix_with)
         columns = _find_columns(source, mix_with)
         notices = list(plan.notices)
@@ -195,8 +195,16 @@ def _in_label_order(plan: BalancePlan, class_names: list[str]) -> BalancePlan:
     return BalancePlan(real, missing, plan.notices)
 
 
-def _resolve_filter(generator: ConditionalGenerator, check: str | Filter) -> tuple[Filter | None, str]:
-    """Return the filter and the name under which it is recorded."""
+def resolve_filter(generator: ConditionalGenerator, check: str | Filter) -> tuple[Filter | None, str]:
+    """Return the filter and the name under which it is recorded.
+
+    Args:
+        generator: The generator; "default" needs the judge of its run folder.
+        check: "default", "none" or a callable (images, labels) -> keep mask.
+
+    Raises:
+        InputError: If it is none of these, or there is no judge.
+    """
     if callable(check):
         return check, getattr(check, "__name__", type(check).__name__)
     if check == "none":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
@@ -12,6 +13,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from synthaug.assessment import Evaluation
 from synthaug.balance import BalancePlan, benchmark_plan, make_plan, parse_target, per_class_plan
 from synthaug.benchmarking import benchmark
 from synthaug.checkpoint import is_run, load_generator, read_source
@@ -19,6 +21,7 @@ from synthaug.codec import Codec
 from synthaug.columns import has_provenance
 from synthaug.data import LabeledImages, load_images, make_long_tailed
 from synthaug.errors import InputError
+from synthaug.evaluation import evaluate
 from synthaug.export import write_dataset
 from synthaug.fitplan import plan_fit
 from synthaug.fitting import fit
@@ -34,6 +37,7 @@ __all__ = [
     "benchmark_datasets",
     "describe_environment",
     "describe_recipe",
+    "evaluate_run",
     "generate_dataset",
     "mix_datasets",
     "run_quickstart",
@@ -196,6 +200,47 @@ def benchmark_datasets(
         limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
         fresh=fresh, on_bad_image=on_bad_image, **options,
     )  # fmt: skip
+
+
+def evaluate_run(
+    run: str,
+    test: str,
+    output: Path | None,
+    *,
+    test_split: str | None = None,
+    real: str | None = None,
+    split: str | None = None,
+    **options: Any,
+) -> tuple[Evaluation, Path]:
+    """Evaluate a run into a folder, by default `evaluation` inside a run folder.
+
+    Args:
+        run: A finished run, or the Hub id of one.
+        test: DATASET with rows that nothing was fitted on.
+        output: Folder to write; needed for a Hub id.
+        test_split: Its split; `test` or the only one when None.
+        real: DATASET in which the rows the run was fitted on are found; the one the run names when None.
+        split: Its split, "train" when None.
+        **options: Arguments of `evaluate`.
+
+    Returns:
+        The evaluation and its folder.
+    """
+    if output is None and not Path(run).is_dir():
+        raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with --output")
+    folder = Path(run) / "evaluation" if output is None else output
+    generator = load_generator(resolve_run(run))
+    rows = None if real is None else open_dataset(real, split or "train")
+    told = {"test_split": test_split, "real": real, "split": split, "output": output, **options}
+    command = _describe_command(f"synthaug evaluate {shlex.quote(run)} --test {shlex.quote(test)}", told)
+    judging = open_test(test, test_split)
+    return evaluate(generator, judging, real=rows, output=folder, command=command, **options), folder
+
+
+def _describe_command(start: str, options: Mapping[str, Any]) -> str:
+    """Return a command line with the options that were given."""
+    given = {name: value for name, value in options.items() if value is not None and name != "fresh"}
+    return " ".join([start, *(f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in given.items())])
 
 
 def _names_run(synthetic: str | Path) -> bool:

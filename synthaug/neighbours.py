@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["find_near_duplicates", "nearest_rows"]
+__all__ = ["find_near_duplicates", "measure_nearest", "nearest_rows"]
 
 _CHUNK = 1_024
+_REFERENCES = 4_096
 _SIDE = 8
 
 
@@ -76,3 +79,44 @@ def nearest_rows(queries: NDArray[np.uint8], references: NDArray[np.uint8], coun
         kept = value.topk(min(count, value.shape[1]), dim=1, largest=False)
         best_value, best_index = kept.values, index.gather(1, kept.indices)
     return best_index.numpy()
+
+
+def measure_nearest(
+    queries: NDArray[np.uint8], references: NDArray[np.uint8], *, on_part: Callable[[int], None] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return for each query its nearest reference in pixel L2 distance, and that distance.
+
+    Args:
+        queries: (N, H, W, C) uint8.
+        references: (M, H, W, C) uint8 of the same size, at least one; may be memory-mapped.
+        on_part: Called with the number of references just compared.
+
+    Returns:
+        (N,) row numbers in `references`, and (N,) distances with pixel values in [0, 1].
+    """
+    asked = torch.from_numpy(np.array(queries)).flatten(1).float() / 255
+    best, index = torch.full((len(asked),), float("inf")), torch.zeros(len(asked), dtype=torch.int64)
+    for first in range(0, len(references), _REFERENCES):
+        part = torch.from_numpy(np.array(references[first : first + _REFERENCES])).flatten(1).float() / 255
+        norms = (part**2).sum(dim=1)
+        for start in range(0, len(asked), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            found = torch.addmm(norms, asked[rows], part.T, alpha=-2).min(dim=1)  # less the query's own norm
+            nearer = found.values < best[rows]
+            best[rows] = torch.where(nearer, found.values, best[rows])
+            index[rows] = torch.where(nearer, first + found.indices, index[rows])
+        if on_part is not None:
+            on_part(len(part))
+    return index.numpy(), _exact_distances(queries, references, index.numpy())
+
+
+def _exact_distances(
+    queries: NDArray[np.uint8], references: NDArray[np.uint8], index: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the distances of chosen pairs: those of a copy are 0, which a matrix product does not give."""
+    distances = np.zeros(len(index))
+    for start in range(0, len(index), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        difference = queries[rows].astype(np.float32) - references[index[rows]].astype(np.float32)
+        distances[rows] = np.sqrt((difference.reshape(len(difference), -1).astype(np.float64) ** 2).sum(axis=1)) / 255
+    return distances

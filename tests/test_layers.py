@@ -11,17 +11,18 @@ LEVELS = (
     "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts cards.markdown "
     "generators.layers generators.bijections generators.augmentation generators.likelihoods generators.neighbourhood "
     "suspicion appearance",
-    "balance cards classical classifier codec confinement filtering leaks png recipe report retries shards subsets "
-    "generators.base generators.checkerboard generators.couplings generators.whitening generators.adversary "
-    "generators.ladder cards.scorecard",
+    "balance cards classical classifier codec fidelity confinement filtering leaks png recipe report retries "
+    "shards subsets generators.base generators.checkerboard generators.couplings generators.whitening "
+    "generators.adversary generators.ladder cards.scorecard",
     "generators.multiscale generators.typicality",
-    "arms columns drawing folder imagestats judge generators.cvae generators.cgan generators.glow densities latents",
-    "generators cells localfiles rows scan traversals",
+    "arms assessment cas columns drawing folder imagestats judge referee remarks generators.cvae generators.cgan "
+    "generators.glow densities latents",
+    "generators cells draws localfiles rows scan traversals",
     "cellpool checkpoint costs data mixing sampling sources tuning rowscores",
-    "contest export fitplan inspection selection training panels trainingrows suspects",
-    "completion gallery jobs uploads survey",
-    "findings fitting generation hub",
-    "benchmarking atlas scores",
+    "contest export fitplan inspection lineup selection training panels trainingrows suspects",
+    "appraisal completion gallery jobs uploads survey",
+    "entries findings fitting generation hub",
+    "benchmarking evaluation atlas scores",
     "journey",
     "cli",
     "__main__",
