@@ -182,6 +182,7 @@ def generate(
     seed: Seed = None,
     temperature: Annotated[float | None, typer.Option(help="scale of the noise")] = None,
     filter: Annotated[str | None, typer.Option(help="none or default")] = None,
+    judge: Annotated[str | None, typer.Option(metavar="RUN", help="a Glow run: its likelihood filters too")] = None,
     max_draws: Annotated[int | None, typer.Option(help="most draws per class (default 20 x missing + 1,000)")] = None,
     num_processes: NumProcesses = 1,
     recipe: RecipeOption = None,
@@ -196,7 +197,7 @@ def generate(
     flags = {
         "generate.balance": balance, "generate.per_class": per_class, "generate.seed": seed,
         "generate.max_synthetic_fraction": max_synthetic_fraction, "generate.temperature": temperature,
-        "generate.filter": filter, "generate.max_draws": max_draws,
+        "generate.filter": filter, "generate.judge": judge, "generate.max_draws": max_draws,
     }  # fmt: skip
     values = _collect(recipe, flags, None).get("generate") or {}
     if per_class is not None and balance is None:

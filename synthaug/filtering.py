@@ -7,7 +7,7 @@ A filter is any callable that takes images (N, C, H, W) float in [-1, 1] and lab
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,12 +17,16 @@ from synthaug.errors import InputError
 
 __all__ = [
     "AllOf",
+    "Density",
     "Filter",
     "LabelAgreement",
+    "LikelihoodFloor",
     "PrototypeDistance",
     "Scorer",
+    "combine_filters",
     "default_filter",
     "judge_images",
+    "likelihood_filter",
 ]
 
 Filter = Callable[[Tensor, Tensor], Tensor]
@@ -46,11 +50,26 @@ class Scorer(Protocol):
         """Return (N, F) features, of any length."""
 
 
+@runtime_checkable
+class Density(Protocol):
+    """What the likelihood filter needs of a judge: a Glow fitted on the same classes is one."""
+
+    @property
+    def typical_low(self) -> Tensor:
+        """(K,) log density that nearly all real images of each class exceed, in nats."""
+
+    def log_prob(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return log p(image | label) (N,) in nats."""
+
+    def class_log_prob(self, images: Tensor) -> Tensor:
+        """Return log p(label | image) (N, K)."""
+
+
 class LabelAgreement:
-    """Keep an image when the classifier's first choice is its label.
+    """Keep an image when the first choice of a classifier, or of Bayes' rule, is its label.
 
     Args:
-        predict: images (N, C, H, W) float in [-1, 1] -> logits (N, K).
+        predict: images (N, C, H, W) float in [-1, 1] -> logits or log probabilities (N, K).
 
     References:
         Ravuri, Vinyals: Classification accuracy score for conditional generative models (2019), on why labels
@@ -94,6 +113,26 @@ class PrototypeDistance:
         return torch.le(distance, self.radii[labels])
 
 
+class LikelihoodFloor:
+    r"""Keep an image that is at least as likely as the unlikeliest real ones of its class.
+
+    .. math:: \log p(x \mid y) \ge f_y
+
+    There is no ceiling: synthetic images have less noise than real ones and are rightly found likelier.
+
+    Args:
+        log_prob: images (N, C, H, W) float in [-1, 1], labels (N,) -> log density (N,) in nats.
+        floors: (K,) f, in nats.
+    """
+
+    def __init__(self, log_prob: Callable[[Tensor, Tensor], Tensor], floors: Tensor) -> None:
+        self.log_prob, self.floors = log_prob, floors
+
+    def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return (N,) bool."""
+        return torch.ge(self.log_prob(images, labels), self.floors[labels])
+
+
 class AllOf:
     """Keep what every one of several filters keeps.
 
@@ -124,6 +163,24 @@ def default_filter(judge: Scorer) -> AllOf:
     """
     nearness = PrototypeDistance(judge.embed, judge.prototypes, judge.radii)
     return AllOf({"label": LabelAgreement(judge.logits), "distance": nearness})
+
+
+def likelihood_filter(judge: Density) -> AllOf:
+    """Return the filter that keeps what Bayes' rule gives its label and what is likely enough for its class.
+
+    Args:
+        judge: A density fitted on real rows of these classes; it may judge the samples of any family.
+    """
+    floor = LikelihoodFloor(judge.log_prob, judge.typical_low)
+    return AllOf({"posterior": LabelAgreement(judge.class_log_prob), "likelihood": floor})
+
+
+def combine_filters(first: Filter | None, second: Filter | None) -> Filter | None:
+    """Return the filter that keeps what both keep; None keeps everything. Reasons keep their names."""
+    if first is None or second is None:
+        return second if first is None else first
+    parts = [check.filters if isinstance(check, AllOf) else {"filter": check} for check in (first, second)]
+    return AllOf({**parts[0], **parts[1]})
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ def generate(
     seed: int = 0,
     temperature: float | None = None,
     filter: str | Filter = "default",
+    judge: ConditionalGenerator | str | Path | None = None,
     max_draws: int | None = None,
     output: str | Path | None = None,
     mix_with: Dataset | None = None,
@@ -61,6 +62,8 @@ def generate(
         temperature: Scale of the noise, at least 0; the family's own default when None.
         filter: "default" (the run's judge), "none", or a callable (images, labels) -> keep mask, which is
             recorded by its name.
+        judge: A fitted generator with a likelihood, such as a Glow, or its run folder. Besides what `filter`
+            asks, an image must then be given its label by Bayes' rule, and be as likely as real ones are.
         max_draws: Draws allowed in each class; 20 times what it misses and 1,000 when None.
         output: Dataset folder to make; a temporary one when None.
         mix_with: Real rows to put first, with their original bytes; rows marked synthetic are left out.
@@ -82,7 +85,9 @@ def generate(
         StoppedError: After a signal; the rows so far are kept.
     """
     _check_arguments(generator, plan, seed, temperature, max_draws, num_processes, rows_per_shard, on_bad_image)
-    job = GenerationJob.prepare(generator, plan, seed, temperature, filter, mix_with, other_splits, split, on_bad_image)
+    job = GenerationJob.prepare(
+        generator, plan, seed, temperature, filter, judge, mix_with, other_splits, split, on_bad_image
+    )
     if output is not None and not plan.num_missing and not job.real:
         raise InputError(
             "the plan misses no image, so the dataset would be empty; ask for more (a total, or per_class) "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,12 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from synthaug import __version__
 from synthaug.balance import BalancePlan
-from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
+from synthaug.checkpoint import checkpoint_hash, load_generator, load_judge, read_source
 from synthaug.columns import Columns, find_columns, real_rows
 from synthaug.drawing import NUM_THREADS, BlockPool, Sampler
 from synthaug.errors import InputError
 from synthaug.export import count_labels, pick_rows
-from synthaug.filtering import Filter, default_filter
+from synthaug.filtering import AllOf, Density, Filter, combine_filters, default_filter, likelihood_filter
 from synthaug.folder import RowStream
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.mixing import output_features
@@ -37,6 +38,7 @@ class GenerationJob:
     plan: BalancePlan
     sampler: Sampler
     filter_name: str
+    judge: Mapping[str, str] | None
     origin: Origin
     source: Mapping[str, Any]
     features: Features
@@ -54,6 +56,7 @@ class GenerationJob:
         seed: int,
         temperature: float | None,
         check: str | Filter,
+        judge: ConditionalGenerator | str | Path | None,
         mix_with: Dataset | None,
         other_splits: Mapping[str, Dataset] | None,
         split: str,
@@ -64,17 +67,21 @@ class GenerationJob:
         source = {} if run is None else read_source(run)
         temperature = generator.default_temperature if temperature is None else float(temperature)
         resolved, name = resolve_filter(generator, check)
+        if isinstance(judge, str | Path):
+            judge = load_generator(judge, device=str(next(generator.parameters()).device))
+        if judge is not None:
+            resolved = combine_filters(resolved, _resolve_judge(generator, judge))
         real_features = _real_features(generator, source, mix_with)
         columns = _find_columns(source, mix_with)
         notices = list(plan.notices)
         real = None if mix_with is None else _usable(mix_with, columns.image, on_bad_image, notices)
-        weights = _hash_weights(generator) if run is None else checkpoint_hash(run)
         return cls(
             generator=generator,
             plan=_in_label_order(plan, generator.class_names),
             sampler=Sampler(generator, resolved, seed=seed, temperature=temperature),
             filter_name=name,
-            origin=Origin(f"{generator.family}@{generator.version}", weights, seed),
+            judge=None if judge is None else _name(judge),
+            origin=Origin(**_name(generator), seed=seed),
             source=source,
             features=output_features(real_features),
             columns=columns,
@@ -98,6 +105,7 @@ class GenerationJob:
             "seed": self.origin.seed,
             "temperature": self.sampler.temperature,
             "filter": self.filter_name,
+            "judge": self.judge,
             "device": self.device,
             "split": self.split,
             "mix_with": None if self.real is None else digest_rows(self.real),
@@ -108,6 +116,13 @@ class GenerationJob:
         """Return the plan as text, with the notices that do not come from it."""
         rest = [f"note: {notice}" for notice in self.notices if notice not in self.plan.notices]
         return "\n".join([self.plan.table(), *rest])
+
+    def _describe_filter(self) -> str:
+        """Return how the card names the filter."""
+        if self.judge is None:
+            return self.filter_name
+        before = "" if self.filter_name == "none" else f"{self.filter_name} and "
+        return f"{before}likelihood by {self.judge['generator']}"
 
     def synthetic_rows(self, pool: BlockPool, max_draws: int | None, bar: Any) -> SyntheticRows:
         """Return the stream of synthetic rows."""
@@ -169,7 +184,7 @@ class GenerationJob:
             "real": real,
             "synthetic": {name: number for name, number in self.plan.missing.items() if number},
             "acceptance": {n: {"drawn": t["drawn"], "accepted": t["accepted"]} for n, t in acceptance.items()},
-            "filter": self.filter_name,
+            "filter": self._describe_filter(),
             "image_column": self.columns.image,
             "label_column": self.columns.label,
             "image_size": self.generator.image_size,
@@ -214,6 +229,37 @@ def resolve_filter(generator: ConditionalGenerator, check: str | Filter) -> tupl
     if generator.run_folder is None:
         raise InputError("filter 'default' needs the judge of a run, and this generator has none; use filter='none'")
     return default_filter(load_judge(generator.run_folder).to(next(generator.parameters()).device)), "default"
+
+
+def _resolve_judge(generator: ConditionalGenerator, judge: ConditionalGenerator) -> AllOf:
+    """Return the filter of a judge that knows the generator's classes and images.
+
+    Raises:
+        InputError: If it does not, or its family has no likelihood.
+    """
+    if not isinstance(judge, Density):
+        raise InputError(f"judge is a {judge.family}, which knows no exact likelihood; give a run of glow")
+    for key in ("class_names", "image_size", "channels"):
+        theirs, ours = getattr(judge, key), getattr(generator, key)
+        if theirs != ours:
+            raise InputError(
+                f"the judge has {key} {_shorten(theirs)}, the generator {_shorten(ours)}; give a judge that was "
+                "fitted on the same classes, image size and channels"
+            )
+    if bool(torch.isinf(judge.typical_low).all()):
+        raise InputError("the judge does not know how likely real images are; fit it, or call its memorize")
+    return likelihood_filter(judge.to(next(generator.parameters()).device).eval())
+
+
+def _shorten(value: Any) -> str:
+    return text if len(text := repr(value)) <= 60 else f"{text[:60]}..."
+
+
+def _name(generator: ConditionalGenerator) -> dict[str, str]:
+    """Return family and hash of the weights."""
+    run = generator.run_folder
+    weights = _hash_weights(generator) if run is None else checkpoint_hash(run)
+    return {"generator": f"{generator.family}@{generator.version}", "checkpoint": weights}
 
 
 def _real_features(generator: ConditionalGenerator, source: Mapping[str, Any], real: Dataset | None) -> Features:

@@ -113,6 +113,7 @@ def generate_dataset(
         seed=section.seed,
         temperature=section.temperature,
         filter=section.filter,
+        judge=_resolve_judge(section),
         max_draws=section.max_draws,
         output=output,
         mix_with=real,
@@ -123,6 +124,11 @@ def generate_dataset(
         num_processes=num_processes,
         fresh=fresh,
     )
+
+
+def _resolve_judge(section: GenerateSection) -> Path | None:
+    """Return the run folder of the judge that a `generate` section names."""
+    return None if section.judge is None else resolve_run(section.judge)
 
 
 def _parse_generate(values: Mapping[str, Any]) -> GenerateSection:
@@ -176,7 +182,7 @@ def benchmark_datasets(
     """Benchmark a synthetic dataset, or a run from which enough is generated first, into `output`.
 
     From a run, each class gets the larger of what the majority plan misses and its real count, drawn with the
-    seed, temperature, filter and max_draws of `drawing`.
+    seed, temperature, filter, judge and max_draws of `drawing`.
     """
     real_rows = open_dataset(real, split) if isinstance(real, str) else real
     test_rows = open_test(test, test_split) if isinstance(test, str) else test
@@ -189,7 +195,7 @@ def benchmark_datasets(
         rows = generate(
             generator, benchmark_plan(counts), output=output / "synthetic", fresh=fresh,
             num_processes=num_processes or 1,
-            **({} if drawing is None else drawing.model_dump(include={"seed", "temperature", "filter", "max_draws"})),
+            **_drawing_options(drawing),
         )  # fmt: skip
         options = {"source": source, "image_column": source["image_column"], "label_column": source["label_column"]}
         options["image_size"] = source["codec"]["image_size"]
@@ -241,6 +247,16 @@ def _describe_command(start: str, options: Mapping[str, Any]) -> str:
     """Return a command line with the options that were given."""
     given = {name: value for name, value in options.items() if value is not None and name != "fresh"}
     return " ".join([start, *(f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in given.items())])
+
+
+def _drawing_options(section: GenerateSection | None) -> dict[str, Any]:
+    """Return what a `generate` section says of how to draw, not of how many."""
+    if section is None:
+        return {}
+    return {
+        **section.model_dump(include={"seed", "temperature", "filter", "max_draws"}),
+        "judge": _resolve_judge(section),
+    }
 
 
 def _names_run(synthetic: str | Path) -> bool:

@@ -141,6 +141,7 @@ class GenerateSection(_Section):
     max_synthetic_fraction: float | None = Field(default=None, ge=0, lt=1)
     temperature: float | None = Field(default=None, ge=0)
     filter: Literal["none", "default"] = "default"
+    judge: str | None = None
     seed: int = Field(default=0, ge=0, lt=2**63)
     max_draws: int | None = Field(default=None, ge=1)
 

@@ -51,6 +51,7 @@ PATH_KEYS = frozenset(
         "data_dir",
         "dataset",
         "file",
+        "judge",
         "mix_with",
         "output",
         "path",

@@ -63,6 +63,7 @@ class Glow(ConditionalGenerator):
         checkerboard: Number of checkerboard couplings at full resolution, before all else.
         dequantization: "uniform" spreads a pixel evenly over its bin; "variational" learns how, and its
             training loss is a bound on the likelihood of the 8-bit images when `noise_level` is 0.
+        augmentation: Share of the training images that are turned, moved, scaled and sheared a little.
         noise_level: Standard deviation, in [-1, 1] units, of the Gaussian noise added to training images
             besides the uniform dequantisation.
         denoise_steps: Steps along the score that take this noise out of a sample.
@@ -114,6 +115,7 @@ class Glow(ConditionalGenerator):
         additive: bool = False,
         checkerboard: int = 0,
         dequantization: str = "uniform",
+        augmentation: float = 0.0,
         noise_level: float = 0.3,
         denoise_steps: int = 5,
         fine_temperature: float = 0.3,
@@ -123,7 +125,7 @@ class Glow(ConditionalGenerator):
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
         _check(image_size, steps, checkerboard, dropout, dequantization)
-        self.noise_level, self.class_weight = noise_level, class_weight
+        self.augmentation, self.noise_level, self.class_weight = augmentation, noise_level, class_weight
         self.denoise_steps, self.fine_temperature = denoise_steps, fine_temperature
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.flow = MultiScaleFlow(
@@ -297,6 +299,9 @@ class Glow(ConditionalGenerator):
         the cross-entropy of the class posterior of the latents that the given label leads to.
         """
         uniform, normal = rng.uniform(*images.shape[1:]), rng.normal(*images.shape[1:])
+        if self.augmentation:
+            chosen = rng.uniform(1, 1, 1).to(images.device) < self.augmentation
+            images = torch.where(chosen, augment(images, _MOVES, rng), images)
         log_prob, classes = prepared(images, labels, uniform.to(images), normal.to(images))
         dimensions = images[0].numel()
         bits = -(log_prob.mean() / dimensions + math.log(BIN_WIDTH)) / math.log(2.0)
