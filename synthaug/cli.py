@@ -155,8 +155,8 @@ def fit(
     if num_processes > 1 and not is_launched() and not dry_run:
         raise typer.Exit(launch(sys.argv[1:], num_processes))
 
+    from synthaug.fitplan import plan_fit
     from synthaug.fitting import fit as fit_generator
-    from synthaug.fitting import plan_fit
     from synthaug.sources import open_dataset
 
     real = open_dataset(resolved.dataset.path, resolved.dataset.split)
@@ -327,7 +327,6 @@ def score(
 
 
 @app.command()
-@app.command()
 def evaluate(
     run: RunArgument,
     test: Annotated[str, typer.Option(metavar="DATASET", help="rows that nothing was fitted on")],
@@ -359,6 +358,7 @@ def evaluate(
     _print_path(folder)
 
 
+@app.command()
 def push(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="a run or dataset folder")],
     repo: Annotated[str, typer.Argument(metavar="USER/NAME", help="repository on the Hub")],
