@@ -19,8 +19,8 @@ from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import BatchRandom
 
-__all__ = ["BoundedDensity", "ExactDensity", "Reconstructing", "bits_per_dim", "class_densities", "name_density",
-           "reconstruction_errors"]  # fmt: skip
+__all__ = ["BoundedDensity", "Dequantised", "ExactDensity", "Reconstructing", "bits_per_dim", "class_densities",
+           "name_density", "reconstruction_errors"]  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -34,6 +34,14 @@ class ExactDensity(Protocol):
 
     def log_prob(self, images: Tensor, labels: Tensor, *, noise: Tensor | None = None) -> Tensor:
         """Return log p(image | label), (N,) in nats, of a density on [-1, 1]; noise in [0, 1) dequantises."""
+
+
+@runtime_checkable
+class Dequantised(Protocol):
+    """A family that knows its density and has learnt where in its bin to put an 8-bit value."""
+
+    def log_prob_bound(self, images: Tensor, labels: Tensor, *, noise: Tensor) -> Tensor:
+        """Return a bound on the log probability of 8-bit images, (N,) in nats, for noise in [0, 1)."""
 
 
 @runtime_checkable
@@ -73,8 +81,9 @@ def class_densities(generator: ConditionalGenerator, pixels: NDArray[np.uint8]) 
     r"""Return log p(x | y) of every image under every class, (N, K) float64 in nats, of a density on [-1, 1].
 
     An exact density is taken at the dequantised image, x + (u - 1/2) 2/255 with u uniform and keyed by the
-    row; a lower bound at the image itself, averaged over a few posterior samples. All classes see the same
-    noise, so that differences between classes are not those of their noise.
+    row, or as a bound with u placed by what the family has learnt of it; an ELBO at the image itself, averaged
+    over a few posterior samples. All classes see the same noise, so that differences between classes are not
+    those of their noise.
 
     Args:
         generator: A family with `log_prob` or `elbo`.
@@ -102,7 +111,10 @@ def _densities(generator: ConditionalGenerator, images: Tensor, label: int, star
     labels = torch.full((len(images),), label, dtype=torch.int64, device=images.device)
     if isinstance(generator, ExactDensity):
         rng = BatchRandom(_SEED, 0, start=start, count=len(images), device=images.device)
-        return generator.log_prob(images, labels, noise=rng.uniform(*images.shape[1:]))
+        noise = rng.uniform(*images.shape[1:])
+        if isinstance(generator, Dequantised):
+            return generator.log_prob_bound(images, labels, noise=noise) - images[0].numel() * _LOG_BIN
+        return generator.log_prob(images, labels, noise=noise)
     assert isinstance(generator, BoundedDensity)
     bounds = [
         generator.elbo(images, labels, rng=torch.Generator().manual_seed(start * _POSTERIOR_SAMPLES + sample))
