@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from synthaug.cas import fit_score_classifier, predict_classes
 from synthaug.classical import POLICIES
 from synthaug.fidelity import (
     NEIGHBOURS,
@@ -24,7 +25,6 @@ from synthaug.lineup import Lineup, take_evenly
 from synthaug.metrics import balanced_accuracy
 from synthaug.neighbours import measure_nearest
 from synthaug.referee import RandomNetwork, ResidualClassifier, embed_rows
-from synthaug.cas import fit_score_classifier, predict_classes
 from synthaug.tuning import TUNING_SEEDS
 
 __all__ = [

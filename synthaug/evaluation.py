@@ -17,6 +17,7 @@ from tqdm import tqdm
 import synthaug
 from synthaug.appraisal import Accuracy, Copying, compare_features, find_copies, score_accuracy
 from synthaug.assessment import Evaluation
+from synthaug.cas import STEPS, predict_classes
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import resolve_device
@@ -31,7 +32,6 @@ from synthaug.lineup import Lineup, load_real_rows
 from synthaug.referee import count_referee_steps, fit_referee
 from synthaug.remarks import write_remarks
 from synthaug.rows import digest_rows
-from synthaug.cas import STEPS, predict_classes
 from synthaug.shards import locked
 from synthaug.signals import StopSignals
 

@@ -197,6 +197,27 @@ def test_the_score_tells_good_rows_from_shuffled_ones_and_takes_a_policy(digits)
     assert found.real.mean() > 0.6 > found.synthetic.mean() + 0.3
 
 
+def test_the_classical_policy_is_chosen_on_validation_rows(digits, monkeypatch):
+    calls = []
+
+    def fit(pixels, labels, num_classes, *, policy, **options):
+        calls.append((len(pixels), policy))
+        return policy
+
+    def predict(policy, pixels):
+        labels = digits[1].labels if len(pixels) == len(digits[1]) else digits[2].labels
+        return labels if policy == synthaug.appraisal.POLICIES["affine+tone"] else np.zeros_like(labels)
+
+    monkeypatch.setattr(synthaug.appraisal, "fit_score_classifier", fit)
+    monkeypatch.setattr(synthaug.appraisal, "predict_classes", predict)
+    spare = digits[3]
+    found = score_accuracy(
+        lineup(digits, spare.pixels[:200], spare.labels[:200]), seeds=2, steps=3, augmentation="classical", device="cpu"
+    )
+    assert found.policy == "affine+tone" and found.synthetic.all() and found.real.all()
+    assert len(calls) == len(synthaug.appraisal.POLICIES) + 4
+
+
 # ------------------------------------------------------------------------------------------------------- the work
 
 
@@ -335,6 +356,23 @@ def test_a_bare_generator_of_the_users_own_is_evaluated_with_its_rows(digits, qu
     assert "default filter" not in evaluation.table and "Notes" in evaluation.to_markdown()
     with pytest.raises(InputError, match="does not say which rows"):
         synthaug.evaluate(Bare(class_names=names), test, per_class=8)
+
+
+def test_a_signal_ends_it_with_nothing_written(run_folder, quick, monkeypatch, tmp_path, capsys):
+    class Stopped:
+        received = 15
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            return None
+
+    monkeypatch.setattr(synthaug.evaluation, "StopSignals", Stopped)
+    words = ["evaluate", str(run_folder), "--test", "digits", "--per-class", "2", "--output", str(tmp_path / "out")]
+    assert cli._run(words, debug=False) == 143
+    assert "run the same command again" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_hub_id_needs_an_output():
