@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from synthaug.errors import InputError
 from synthaug.generators.glow import BIN_WIDTH, Glow
+from synthaug.generators.typicality import choose_rows, likelihood_floors
 from synthaug.generators.whitening import ClassGaussian
 from synthaug.noise import BatchRandom
 
@@ -111,8 +113,8 @@ def test_variational_dequantisation_learns_where_in_the_bin_a_pixel_lies():
     model.prior.mean.data.fill_(0.5 * BIN_WIDTH)  # the flow is a rotation, so this is no pixel's centre
     model.prior.log_scale.data.fill_(math.log(0.2 * BIN_WIDTH))
     before = model.log_prob_bound(images, labels, noise=torch.rand_like(images)).mean()
-    optimiser = torch.optim.Adam(model.dequantiser.parameters(), lr=0.05)
-    for _ in range(20):
+    optimiser = torch.optim.Adam(model.dequantiser.parameters(), lr=0.1)
+    for _ in range(10):
         loss = -model.log_prob_bound(images, labels, noise=torch.rand_like(images)).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -269,15 +271,148 @@ def test_configuration_rebuilds_the_model():
     assert torch.equal(model.sample(labels, noise=noise), twin.sample(labels, noise=noise))
 
 
-DATASETS = [([20] * 3, 8, 1), ([500] * 10, 28, 1), ([5000] * 10, 64, 4)]
+def constant(labels, channels, size):
+    return torch.full((len(labels), channels, size, size), -1.0)
 
 
-@pytest.mark.parametrize(("counts", "size", "channels"), DATASETS)
-def test_presets_build(counts, size, channels):
+def alike_but_for_the_class(labels, channels, size):
+    return (labels[:, None, None, None] / 4 - 0.5).expand(-1, channels, size, size).contiguous()
+
+
+def opaque(labels, channels, size):
+    images = torch.rand(len(labels), channels, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images[:, -1] = 1.0  # alpha
+    return images
+
+
+EXTREMES = {
+    "constant": (constant, [8, 8, 8], 1, 12),
+    "all alike": (alike_but_for_the_class, [5, 5], 3, 8),
+    "one image a class": (opaque, [1, 1, 1], 4, 9),
+    "a class of one, a class of none": (opaque, [30, 1, 0], 2, 8),
+}
+
+
+@pytest.mark.parametrize("noise_level", [None, 0.0])
+@pytest.mark.parametrize(("paint", "counts", "channels", "size"), EXTREMES.values(), ids=EXTREMES.keys())
+def test_extreme_data_gives_finite_numbers(paint, counts, channels, size, noise_level):
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    images = paint(labels, channels, size)
+    images = ((images + 1) * 127.5).round() / 127.5 - 1
+    preset = Glow.preset(counts, size, channels)
+    options = preset.constructor | {"dense_steps": 3, "dense_width": 16}
+    options |= {} if noise_level is None else {"noise_level": noise_level}
+    torch.manual_seed(0)
+    model = Glow(class_names=[str(k) for k in range(len(counts))], image_size=size, channels=channels, **options)
+    model.initialize(images, labels)
+    (objective,) = model.objectives()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=objective.learning_rate, betas=objective.betas)
+    for step in range(8):
+        rows = torch.arange(16) % len(labels)
+        loss = objective.loss(model, images[rows], labels[rows], BatchRandom(0, step, start=0, count=16))["loss"]
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), objective.clip_norm, error_if_nonfinite=True)
+        optimiser.step()
+    model.eval().memorize([(images, labels)])
+    with torch.no_grad():
+        assert model.log_prob(images, labels).isfinite().all() and model.class_log_prob(images).isfinite().all()
+    assert model.decode_noise(torch.randn(6, *model.noise_shape), torch.arange(6) % len(counts), 0.8).isfinite().all()
+    assert torch.equal(model.typical_low.isfinite(), torch.tensor(counts) > 0) and not model.typical_low.isnan().any()
+
+
+# -------------------------------------------------------------------------------------- how likely real rows are
+
+
+def test_floors_fall_with_the_gap_between_known_and_moved_rows():
+    known, labels = np.linspace(100.0, 200.0, 101), np.zeros(101, dtype=np.int64)
+    floors = [likelihood_floors(known, known - gap, labels, 1)[0] for gap in (-10.0, 0.0, 10.0)]
+    assert floors == [101.0, 101.0, 71.0]
+
+
+def test_floors_of_small_classes_are_drawn_down_to_the_others_and_never_up():
+    rng = np.random.default_rng(0)
+    large, small = rng.normal(0.0, 10.0, 2000), np.array([100.0, 101.0])
+    labels = np.repeat([0, 2], [2000, 2])
+    values = np.concatenate([large, small])
+    floors = likelihood_floors(values, values, labels, 4)
+    assert np.isneginf(floors[[1, 3]]).all()
+    assert -25.0 < floors[0] < -22.0  # a normal's 1 % quantile lies at -2.3 deviations
+    assert 30.0 < floors[2] < 60.0  # its rows alone would say 100
+    low = np.concatenate([large, small - 500.0])
+    assert likelihood_floors(low, low, labels, 4)[2] <= -400.0
+
+
+def test_large_classes_are_looked_at_all_over_but_ever_more_thinly():
+    kept = np.flatnonzero(choose_rows(np.arange(6000), 256))
+    assert kept[:256].tolist() == list(range(256)) and 800 < len(kept) < 1100 and kept[-1] > 5900
+
+
+def test_memorize_takes_the_rows_by_class_however_they_are_batched():
+    model, twin = tiny(dtype=torch.float32), tiny(dtype=torch.float32)
+    images, labels = batch(model, 60)
+    assert np.isneginf(model.typical_low.numpy()).all()
+    model.train().memorize([(images, labels)])
+    assert model.training and model.typical_low.isfinite().all() and "typical_low" in model.state_dict()
+    with torch.no_grad():
+        assert (model.log_prob(images, labels) >= model.typical_low[labels]).all()
+    twin.memorize([])
+    assert np.isneginf(twin.typical_low.numpy()).all()
+    twin.memorize([(images[labels == 1], labels[labels == 1])])
+    assert twin.typical_low.isfinite().tolist() == [False, True, False]
+
+
+def test_dropout_works_in_training_only():
+    model = tiny(dropout=0.5, disturb=0.3)
+    images, labels = batch(model)
+    assert not torch.equal(*(model.train().log_prob(images, labels) for _ in range(2)))
+    assert torch.equal(*(model.eval().log_prob(images, labels) for _ in range(2)))
+    torch.testing.assert_close(model.decode(model.encode(images, labels), labels), images)
+
+
+def test_augmentation_moves_its_share_of_the_images():
+    model = tiny(16, dtype=torch.float32, noise_level=0.0, augmentation=0.3)
+    images, labels = torch.rand(200, 1, 16, 16) * 2 - 1, torch.zeros(200, dtype=torch.int64)
+    seen = []
+
+    def prepared(x, y, uniform, normal):
+        seen.append(x)
+        return model(x, y, uniform, normal)
+
+    model.loss(prepared, images, labels, BatchRandom(0, 0, start=0, count=200))
+    moved = (seen[0] != images).flatten(1).any(1).float().mean()
+    assert 0.2 < moved < 0.4
+
+
+# ------------------------------------------------------------------------------------------------------- presets
+
+DATASETS = {
+    "20 a class": ([20] * 10, 28, 1),
+    "200 a class": ([200] * 10, 28, 1),
+    "6,000 a class": ([6000] * 10, 28, 1),
+    "100 to 1": ([500, 300, 180, 108, 65, 39, 23, 14, 8, 5], 32, 3),
+    "two classes of five": ([5, 5], 16, 4),
+    "64 pixels": ([500] * 10, 64, 4),
+    "a thousand classes": ([50] * 1000, 32, 3),
+}
+
+
+@pytest.mark.parametrize(("counts", "size", "channels"), DATASETS.values(), ids=DATASETS.keys())
+def test_presets_build_models_that_fit(counts, size, channels):
     preset = Glow.preset(counts, size, channels)
     names = [str(i) for i in range(len(counts))]
-    model = Glow(class_names=names, image_size=size, channels=channels, **preset.constructor)
+    with torch.device("meta"):
+        model = Glow(class_names=names, image_size=size, channels=channels, **preset.constructor)
     assert isinstance(model, nn.Module) and model.noise_shape == (channels * size * size,)
+    own = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("prior"))
+    assert own < 6e6  # the prior has two numbers for each latent of each class
+
+
+def test_presets_regularise_what_is_small():
+    small, middle, large = (Glow.preset([n] * 10, 28, 1).constructor for n in (20, 200, 6000))
+    assert small["principal"] < middle["principal"] <= large["principal"]
+    assert small["augmentation"] >= middle["augmentation"] > large["augmentation"] == 0.0
+    assert small["log_scale"] < large["log_scale"]
 
 
 @pytest.mark.parametrize(

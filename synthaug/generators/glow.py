@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,29 @@ _MEMORIZED = 8192
 """Rows that `memorize` looks at, or a few more."""
 _MOVES = Policy(rotate=8.0, translate=0.06, scale=0.08, shear=5.0)
 """Moves that make new images of training rows; an image so moved is still one of its class."""
-DEQUANTIZATIONS = ("uniform", "variational")
+_DEQUANTIZATIONS = ("uniform", "variational")
+
+
+class _Row(NamedTuple):
+    """Regularisation for up to so many images in the middle class."""
+
+    images_per_class: float
+    augmentation: float
+    log_scale: float
+
+
+_PRESETS = (
+    _Row(100, augmentation=0.5, log_scale=1.0),
+    _Row(500, augmentation=0.25, log_scale=1.0),
+    _Row(math.inf, augmentation=0.0, log_scale=2.0),
+)
+_TOP_SIZE = 16
+"""Levels halve the image until it has at most so many pixels a side; the dense steps do the rest."""
+_PRINCIPAL, _NOISE = {False: 80, True: 128}, {False: 0.3, True: 0.15}
+"""Principal axes at most, and training noise, of grey images and of colour. Strong noise spends the capacity on
+shape, which suits grey images; colour images keep more texture."""
+_WHITENING_NUMBERS = 2_000_000
+"""Of the matrices that whiten the principal axes of each class, together."""
 
 
 class Glow(ConditionalGenerator):
@@ -316,17 +338,17 @@ class Glow(ConditionalGenerator):
 
     @classmethod
     def preset(cls, class_counts: Sequence[int], image_size: int, channels: int) -> Preset:
-        """Return the defaults for these training counts per class.
-
-        The dense top works at 16 pixels or fewer; its principal axes are at most a quarter of the images.
-        Strong noise spends the capacity on shape, which suits grey images; colour images keep more texture.
-        """
+        """Return the defaults for a dataset with these training counts per class."""
         total, colour = sum(class_counts), channels >= 3
-        levels = max(0, math.ceil(math.log2(image_size / 16)))
-        constructor = {
-            "steps": [0] * levels,
-            "principal": max(8, min(128 if colour else 80, total // 4)),
-            "noise_level": 0.15 if colour else 0.3,
+        typical = sorted(class_counts)[len(class_counts) // 2]
+        row = next(row for row in _PRESETS if typical <= row.images_per_class)
+        affordable = math.isqrt(_WHITENING_NUMBERS // len(class_counts))
+        constructor: dict[str, Any] = {
+            "steps": [0] * max(0, math.ceil(math.log2(image_size / _TOP_SIZE))),
+            "principal": max(8, min(_PRINCIPAL[colour], total // 4, affordable)),
+            "augmentation": row.augmentation,
+            "log_scale": row.log_scale,
+            "noise_level": _NOISE[colour],
         }
         return Preset(constructor=constructor, batch_size=128 if total >= 1000 else 64, ema_images=5000)
 
@@ -345,5 +367,5 @@ def _check(image_size: int, steps: Sequence[int], checkerboard: int, dropout: fl
         raise InputError(f"checkerboard is {checkerboard}; give a number of couplings of at least 0, such as 3")
     if not 0 <= dropout < 1:
         raise InputError(f"dropout is {dropout}; give a share of at least 0 and below 1, such as 0.2")
-    if dequantization not in DEQUANTIZATIONS:
-        raise InputError(f"dequantization is {dequantization!r}; choose one of {', '.join(DEQUANTIZATIONS)}")
+    if dequantization not in _DEQUANTIZATIONS:
+        raise InputError(f"dequantization is {dequantization!r}; choose one of {', '.join(_DEQUANTIZATIONS)}")
