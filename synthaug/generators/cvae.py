@@ -33,14 +33,15 @@ class _Row(NamedTuple):
 
     images: float
     batch_size: int
+    beta: float
     affine: float
     translation: float
 
 
 _PRESETS = (
-    _Row(1_000, batch_size=64, affine=0.0, translation=0.0),
-    _Row(2_000, batch_size=64, affine=0.0, translation=0.0),
-    _Row(math.inf, batch_size=128, affine=0.0, translation=0.0),
+    _Row(1_000, batch_size=64, beta=3.0, affine=0.5, translation=0.1),
+    _Row(2_000, batch_size=64, beta=2.0, affine=0.3, translation=0.1),
+    _Row(math.inf, batch_size=128, beta=1.0, affine=0.0, translation=0.0),
 )
 
 
@@ -336,6 +337,7 @@ class CVAE(ConditionalGenerator):
         constructor = {
             "width": 32 if wide else 24,
             "latent_dim": 64 if wide else 32,
+            "beta": row.beta,
             "affine": row.affine,
             "translation": row.translation,
         }
