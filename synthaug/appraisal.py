@@ -19,7 +19,7 @@ from synthaug.fidelity import (
     measure_nearness,
     measure_share,
     score_copying,
-    standardise,
+    whiten,
 )
 from synthaug.lineup import Lineup, take_evenly
 from synthaug.metrics import balanced_accuracy
@@ -173,7 +173,7 @@ def compare_features(lineup: Lineup, referee: ResidualClassifier, *, on_step: St
             chosen = take_evenly(labels, counts)
             if not len(chosen):
                 continue
-            reference, others = standardise(tested, embed_rows(networks[space], pixels[chosen]))
+            reference, others = whiten(tested, embed_rows(networks[space], pixels[chosen]))
             own = take_evenly(test.labels[judging], counts)
             found[space][kind] = _compare_classes(
                 reference[own], test.labels[judging][own], others, labels[chosen], classes

@@ -25,13 +25,16 @@ __all__ = [
     "measure_nearness",
     "measure_share",
     "score_copying",
-    "standardise",
+    "whiten",
 ]
 
 Floats = NDArray[np.float64]
 
 NEIGHBOURS = 5
 """A real row's ball reaches to its NEIGHBOURS-th nearest other real row (k in density and coverage)."""
+
+COMPONENTS = 32
+"""Main components in which rows are compared."""
 
 _Z = 1.959963984540054
 _CHUNK = 1_024
@@ -87,20 +90,30 @@ def measure_share(hits: NDArray[np.bool_]) -> Measure | None:
     return Measure(share, *_wilson(share, len(hits)), len(hits))
 
 
-def standardise(reference: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Return all features in float64, shifted and scaled by mean and standard deviation of `reference`.
+def whiten(reference: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Return the main components of all features in float64, each with mean 0 and variance 1 in `reference`.
+
+    Without this a few features that are rarely active and then large decide the kernel distance: measured on
+    features of a random network, its spread over sets of real rows falls by an order of magnitude.
 
     Args:
-        reference: (N, F) features; a column that does not vary is only shifted.
+        reference: (N, F) features.
         others: (M, F) features.
 
     Returns:
-        `reference` and `others` so transformed.
+        `reference` and `others` with COMPONENTS columns each; fewer where F or N / 10 is smaller, or where features
+        depend on each other.
     """
     mean = reference.double().mean(dim=0)
-    scale = reference.double().std(dim=0, correction=0)
-    scale = torch.where(scale > 1e-6 * scale.max(), scale, torch.ones_like(scale))
-    return tuple((part.double() - mean) / scale for part in (reference, *others))
+    centred = reference.double() - mean
+    values, vectors = torch.linalg.eigh(centred.T @ centred / max(1, len(reference)))
+    count = max(1, min(COMPONENTS, len(values), len(reference) // 10))
+    values, vectors = values.flip(0)[:count], vectors.flip(1)[:, :count]  # eigh gives the smallest ones first
+    kept = values > 1e-6 * values[0].clamp(min=1e-12)
+    if not bool(kept.any()):  # all rows alike: shifted, not scaled
+        return tuple(part.double() - mean for part in (reference, *others))
+    scale = vectors[:, kept] / values[kept].sqrt()
+    return tuple((part.double() - mean) @ scale for part in (reference, *others))
 
 
 def _squared_distances(left: Tensor, right: Tensor) -> Tensor:
@@ -230,8 +243,8 @@ def measure_kernel(real: Tensor, synthetic: Tensor) -> Measure | None:
     over both sets of rows; near 0 it is wider than need be, never narrower.
 
     Args:
-        real: (N, F) features of real rows, standardised.
-        synthetic: (M, F) features of synthetic rows, standardised in the same way.
+        real: (N, F) features of real rows, whitened.
+        synthetic: (M, F) features of synthetic rows, whitened in the same way.
 
     Returns:
         The distance; None with fewer than 3 rows on a side.

@@ -14,7 +14,7 @@ from synthaug.fidelity import (
     measure_nearness,
     measure_share,
     score_copying,
-    standardise,
+    whiten,
 )
 
 
@@ -116,13 +116,22 @@ def test_the_jackknife_of_the_kernel_distance_is_the_one_of_leaving_rows_out():
     assert (found.high - found.low) / 2 == pytest.approx(1.959964 * variance**0.5)
 
 
-def test_standardising_takes_the_numbers_of_the_first_set():
-    reference, other = standardise(normal(500, 0, 2, shift=3.0, scale=2.0), normal(500, 1, 2, shift=3.0, scale=4.0))
+def test_whitening_takes_the_numbers_of_the_first_set():
+    mix = normal(6, 9)
+    reference, other = whiten(normal(500, 0) @ mix + 3, normal(500, 1) @ mix + 4)
+    assert reference.shape == (500, 6)
+    torch.testing.assert_close(reference.T @ reference / 500, torch.eye(6, dtype=torch.float64))
     assert reference.mean(dim=0).abs().max() < 1e-9
-    assert reference.std(dim=0, correction=0) == pytest.approx(1.0)
-    assert 1.7 < float(other.std()) < 2.3
-    flat = standardise(torch.ones(4, 2), torch.full((3, 2), 2.0))
-    assert bool((flat[1] == 1).all())
+    torch.testing.assert_close(other.mean(dim=0).norm(), torch.linalg.solve(mix.T, torch.ones(6).double()).norm(),
+                               rtol=0.2, atol=0.2)  # fmt: skip
+
+
+def test_whitening_leaves_out_what_there_is_too_little_of():
+    doubled = normal(200, 0, 3).repeat(1, 2)
+    assert whiten(doubled)[0].shape == (200, 3)
+    assert whiten(normal(200, 0, 60))[0].shape == (200, 20) and whiten(normal(900, 0, 60))[0].shape == (900, 32)
+    flat = whiten(torch.ones(4, 2), torch.full((3, 2), 2.0))
+    assert bool((flat[0] == 0).all()) and bool((flat[1] == 1).all())
 
 
 def test_nearness_is_a_probability_and_the_score_is_mann_whitneys():
