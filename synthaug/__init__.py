@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from synthaug.assessment import Evaluation
-    from synthaug.atlas import Exploration, explore
     from synthaug.balance import BalancePlan
-    from synthaug.benchmarking import benchmark
+    from synthaug.benchmarks.benchmarking import benchmark
     from synthaug.data import load_images, plan_balance
     from synthaug.errors import FailedError, InputError, StoppedError
-    from synthaug.evaluation import evaluate
+    from synthaug.exploration.atlas import Exploration, explore
     from synthaug.fitting import fit
     from synthaug.generation import generate
     from synthaug.generators import CGAN, CVAE, GENERATORS, Glow
@@ -25,8 +23,10 @@ if TYPE_CHECKING:
     from synthaug.hub import load_generator, push
     from synthaug.inspection import inspect_dataset
     from synthaug.mixing import mix, strip
+    from synthaug.quality.assessment import Evaluation
+    from synthaug.quality.evaluation import evaluate
     from synthaug.report import Report
-    from synthaug.scores import Scores, score
+    from synthaug.scoring.scores import Scores, score
     from synthaug.sources import open_dataset, open_splits
 
 _HOMES = {
@@ -34,8 +34,8 @@ _HOMES = {
     "CGAN": "generators",
     "CVAE": "generators",
     "ConditionalGenerator": "generators.base",
-    "Exploration": "atlas",
-    "Evaluation": "assessment",
+    "Exploration": "exploration.atlas",
+    "Evaluation": "quality.assessment",
     "FailedError": "errors",
     "GENERATORS": "generators",
     "Glow": "generators",
@@ -43,11 +43,11 @@ _HOMES = {
     "Objective": "generators.base",
     "Preset": "generators.base",
     "Report": "report",
-    "Scores": "scores",
+    "Scores": "scoring.scores",
     "StoppedError": "errors",
-    "benchmark": "benchmarking",
-    "explore": "atlas",
-    "evaluate": "evaluation",
+    "benchmark": "benchmarks.benchmarking",
+    "explore": "exploration.atlas",
+    "evaluate": "quality.evaluation",
     "fit": "fitting",
     "generate": "generation",
     "inspect_dataset": "inspection",
@@ -58,7 +58,7 @@ _HOMES = {
     "open_splits": "sources",
     "plan_balance": "data",
     "push": "hub",
-    "score": "scores",
+    "score": "scoring.scores",
     "strip": "mixing",
 }
 

@@ -291,7 +291,7 @@ def explore(
     fresh: Fresh = False,
 ) -> None:
     """Picture the latent space: samples, ways between classes and images, what single directions do, neighbours."""
-    from synthaug.atlas import explore as explore_run
+    from synthaug.exploration.atlas import explore as explore_run
 
     found = explore_run(
         run, output=output, real=real, split=split, per_class=per_class, seed=seed, temperature=temperature, fresh=fresh
@@ -315,7 +315,7 @@ def score(
     fresh: Fresh = False,
 ) -> None:
     """Add likelihoods and suspicions to every row: outliers, wrong labels, bits per dimension."""
-    from synthaug.scores import score as score_rows
+    from synthaug.scoring.scores import score as score_rows
 
     found = score_rows(
         run, dataset, output=output, split=split, image_column=image_column, label_column=label_column,

@@ -13,15 +13,13 @@ from typing import Any
 
 from datasets import Dataset
 
-from synthaug.assessment import Evaluation
 from synthaug.balance import BalancePlan, benchmark_plan, make_plan, parse_target, per_class_plan
-from synthaug.benchmarking import benchmark
+from synthaug.benchmarks.benchmarking import benchmark
 from synthaug.checkpoint import is_run, load_generator, read_source
 from synthaug.codec import Codec
 from synthaug.columns import has_provenance
 from synthaug.data import LabeledImages, load_images, make_long_tailed
 from synthaug.errors import InputError
-from synthaug.evaluation import evaluate
 from synthaug.export import write_dataset
 from synthaug.fitplan import plan_fit
 from synthaug.fitting import fit
@@ -29,6 +27,8 @@ from synthaug.generation import generate
 from synthaug.hub import resolve_run
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
+from synthaug.quality.assessment import Evaluation
+from synthaug.quality.evaluation import evaluate
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe
 from synthaug.report import Report
 from synthaug.sources import open_dataset, open_splits, open_test, pick_split

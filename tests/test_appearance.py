@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from synthaug.appearance import measure_appearance
+from synthaug.exploration.appearance import measure_appearance
 
 
 def bar(*, x=0.0, thickness=4, slant=0.0, height=20, colour=(1.0,), size=32):

@@ -14,13 +14,13 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 from sklearn.datasets import load_digits
 
-import synthaug.tuning
-from synthaug.arms import DEFAULT_ARMS, check_arms, parse_arm, schedule_rows
-from synthaug.benchmarking import benchmark
-from synthaug.cells import Cell, CellData, run_cell
+import synthaug.benchmarks.tuning
+from synthaug.benchmarks.arms import DEFAULT_ARMS, check_arms, parse_arm, schedule_rows
+from synthaug.benchmarks.benchmarking import benchmark
+from synthaug.benchmarks.cells import Cell, CellData, run_cell
+from synthaug.benchmarks.contest import load_contest
 from synthaug.classical import POLICIES
 from synthaug.columns import PROVENANCE
-from synthaug.contest import load_contest
 from synthaug.data import load_images
 from synthaug.errors import InputError, StoppedError
 from synthaug.neighbours import find_near_duplicates, nearest_rows
@@ -65,8 +65,8 @@ def rows(digits):
 @pytest.fixture
 def quick(monkeypatch):
     """One tuning seed and one policy: the smallest benchmark that does everything."""
-    monkeypatch.setattr(synthaug.tuning, "TUNING_SEEDS", (1_000,))
-    monkeypatch.setattr(synthaug.tuning, "POLICIES", {"affine": POLICIES["affine"]})
+    monkeypatch.setattr(synthaug.benchmarks.tuning, "TUNING_SEEDS", (1_000,))
+    monkeypatch.setattr(synthaug.benchmarks.tuning, "POLICIES", {"affine": POLICIES["affine"]})
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def test_few_seeds_never_earn_a_verdict_and_all_arms_run(rows, quick):
     assert "at least 5 paired seeds" in report.sentence
     assert [arm["name"] for arm in report.arms] == list(DEFAULT_ARMS)
     trials = [trial["arm"] for trial in report.tuning if trial["stage"] == "options"]
-    assert {trials.count(name) for name in DEFAULT_ARMS} == {synthaug.tuning.TRIALS}
+    assert {trials.count(name) for name in DEFAULT_ARMS} == {synthaug.benchmarks.tuning.TRIALS}
     assert all(sum(t["chosen"] for t in report.tuning if t["arm"] == name and t["stage"] == "options") == 1
                for name in DEFAULT_ARMS)  # fmt: skip
 
@@ -160,8 +160,8 @@ SCRIPT = """
 import json, sys
 from dataclasses import asdict
 from pathlib import Path
-from synthaug.cellpool import CellPool
-from synthaug.cells import Cell, CellData
+from synthaug.benchmarks.cellpool import CellPool
+from synthaug.benchmarks.cells import Cell, CellData
 from synthaug.errors import FailedError
 
 cells = [Cell(**cell) for cell in json.loads(sys.argv[1])]
@@ -210,7 +210,7 @@ def test_interrupted_resumed_finished_and_other_arguments(rows, quick, tmp_path,
             **{"seeds": 1, "steps": 3, **options},
         )  # fmt: skip
 
-    import synthaug.cellpool as cellpool
+    import synthaug.benchmarks.cellpool as cellpool
 
     done = []
 

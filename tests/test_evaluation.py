@@ -11,26 +11,26 @@ from test_benchmarking import dataset
 from toys import ToyGenerator
 
 import synthaug
-import synthaug.evaluation
+import synthaug.quality.evaluation
 from synthaug import cli
-from synthaug.appraisal import compare_features, find_copies, score_accuracy
-from synthaug.assessment import Evaluation
 from synthaug.balance import per_class_plan
-from synthaug.cas import ScoreClassifier, fit_score_classifier
 from synthaug.checkpoint import save_generator, save_judge
 from synthaug.codec import to_tensor
 from synthaug.data import load_images, split_validation
-from synthaug.draws import Draws, take_draws
-from synthaug.entries import describe_parts
 from synthaug.errors import FailedError, InputError
-from synthaug.evaluation import evaluate
 from synthaug.filtering import default_filter
 from synthaug.generation import generate
 from synthaug.generators import CVAE
 from synthaug.judge import fit_judge
-from synthaug.lineup import Lineup, RealRows, take_evenly
-from synthaug.referee import RandomNetwork, ResidualClassifier, count_referee_steps, embed_rows, fit_referee
-from synthaug.remarks import write_remarks
+from synthaug.quality.appraisal import compare_features, find_copies, score_accuracy
+from synthaug.quality.assessment import Evaluation
+from synthaug.quality.cas import ScoreClassifier, fit_score_classifier
+from synthaug.quality.draws import Draws, take_draws
+from synthaug.quality.entries import describe_parts
+from synthaug.quality.evaluation import evaluate
+from synthaug.quality.lineup import Lineup, RealRows, take_evenly
+from synthaug.quality.referee import RandomNetwork, ResidualClassifier, count_referee_steps, embed_rows, fit_referee
+from synthaug.quality.remarks import write_remarks
 from synthaug.sources import open_splits
 
 NAMES = [str(digit) for digit in range(10)]
@@ -60,8 +60,8 @@ def lineup(digits, pixels, labels):
 
 def appraise(digits, referee, pixels, labels):
     """Every number but the accuracy score, which gets made-up hits."""
-    from synthaug.appraisal import Accuracy
-    from synthaug.cas import predict_classes
+    from synthaug.quality.appraisal import Accuracy
+    from synthaug.quality.cas import predict_classes
 
     rows = lineup(digits, pixels, labels)
     hits = np.ones((2, len(digits[2])), bool)
@@ -206,16 +206,16 @@ def test_the_classical_policy_is_chosen_on_validation_rows(digits, monkeypatch):
 
     def predict(policy, pixels):
         labels = digits[1].labels if len(pixels) == len(digits[1]) else digits[2].labels
-        return labels if policy == synthaug.appraisal.POLICIES["affine+tone"] else np.zeros_like(labels)
+        return labels if policy == synthaug.quality.appraisal.POLICIES["affine+tone"] else np.zeros_like(labels)
 
-    monkeypatch.setattr(synthaug.appraisal, "fit_score_classifier", fit)
-    monkeypatch.setattr(synthaug.appraisal, "predict_classes", predict)
+    monkeypatch.setattr(synthaug.quality.appraisal, "fit_score_classifier", fit)
+    monkeypatch.setattr(synthaug.quality.appraisal, "predict_classes", predict)
     spare = digits[3]
     found = score_accuracy(
         lineup(digits, spare.pixels[:200], spare.labels[:200]), seeds=2, steps=3, augmentation="classical", device="cpu"
     )
     assert found.policy == "affine+tone" and found.synthetic.all() and found.real.all()
-    assert len(calls) == len(synthaug.appraisal.POLICIES) + 4
+    assert len(calls) == len(synthaug.quality.appraisal.POLICIES) + 4
 
 
 # ------------------------------------------------------------------------------------------------------- the work
@@ -247,8 +247,8 @@ def run_folder(digits, tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(synthaug.evaluation, "STEPS", 3)
-    monkeypatch.setattr(synthaug.evaluation, "count_referee_steps", lambda rows, channels: 3)
+    monkeypatch.setattr(synthaug.quality.evaluation, "STEPS", 3)
+    monkeypatch.setattr(synthaug.quality.evaluation, "count_referee_steps", lambda rows, channels: 3)
 
 
 def test_the_command_writes_its_folder_and_finds_it_again(run_folder, quick, capsys, monkeypatch):
@@ -272,7 +272,7 @@ def test_the_command_writes_its_folder_and_finds_it_again(run_folder, quick, cap
     assert f"synthaug evaluate {run_folder} --test digits --on-bad-image error --per-class 12 --seeds 2" in page
     assert Evaluation.load(folder).to_dict() == content
 
-    monkeypatch.setattr(synthaug.evaluation, "_measure", None)  # nothing is measured again
+    monkeypatch.setattr(synthaug.quality.evaluation, "_measure", None)  # nothing is measured again
     assert cli._run(words, debug=True) == 0
     assert capsys.readouterr().out.strip() == str(folder)
     assert cli._run([*words, "--seed", "1"], debug=False) == 2
@@ -320,9 +320,9 @@ def test_seen_test_rows_and_unknown_training_rows_are_refused(run_folder, quick)
     source = json.loads((run_folder / "source.json").read_text())
     elsewhere = {**source, "dataset": "/nowhere/at-all"}
     with pytest.raises(InputError, match=r"cannot be opened .*--real DATASET"):
-        synthaug.lineup.load_real_rows(generator, elsewhere, splits["test"])
+        synthaug.quality.lineup.load_real_rows(generator, elsewhere, splits["test"])
     with pytest.raises(InputError, match=r"does not say which rows .*--real DATASET"):
-        synthaug.lineup.load_real_rows(generator, {**source, "dataset": None}, splits["test"])
+        synthaug.quality.lineup.load_real_rows(generator, {**source, "dataset": None}, splits["test"])
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_a_signal_ends_it_with_nothing_written(run_folder, quick, monkeypatch, t
         def __exit__(self, *error):
             return None
 
-    monkeypatch.setattr(synthaug.evaluation, "StopSignals", Stopped)
+    monkeypatch.setattr(synthaug.quality.evaluation, "StopSignals", Stopped)
     words = ["evaluate", str(run_folder), "--test", "digits", "--per-class", "2", "--output", str(tmp_path / "out")]
     assert cli._run(words, debug=False) == 143
     assert "run the same command again" in capsys.readouterr().err

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import mannwhitneyu
 
-from synthaug.fidelity import (
+from synthaug.quality.fidelity import (
     cover_rows,
     expect_coverage,
     measure_kernel,

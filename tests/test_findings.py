@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from synthaug.findings import decide
+from synthaug.benchmarks.findings import decide
 from synthaug.metrics import estimate_mean
 
 

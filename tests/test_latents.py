@@ -6,8 +6,8 @@ import pytest
 import torch
 from toys import NAMES, ToyGenerator
 
-from synthaug.latents import LatentSpace, find_directions, interpolate
-from synthaug.traversals import measure_effects, traverse
+from synthaug.exploration.latents import LatentSpace, find_directions, interpolate
+from synthaug.exploration.traversals import measure_effects, traverse
 
 
 class BarGenerator(ToyGenerator):
@@ -87,7 +87,7 @@ def test_dimensions_come_in_the_order_of_their_kl():
 
 @pytest.mark.parametrize("family", [BarGenerator, MeasuringBars])
 def test_directions_are_named_by_what_they_do(family):
-    from synthaug.appearance import measure_appearance
+    from synthaug.exploration.appearance import measure_appearance
 
     space, latents, images, labels, directions = survey(family())
     spreads = {name: float(values.std()) for name, values in measure_appearance(images).items()}

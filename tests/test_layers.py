@@ -8,21 +8,22 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "synthaug"
 
 LEVELS = (
-    "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts cards.markdown "
-    "generators.layers generators.bijections generators.augmentation generators.likelihoods generators.neighbourhood "
-    "suspicion appearance",
-    "balance cards classical classifier codec fidelity confinement filtering leaks png recipe report retries "
-    "shards subsets generators.base generators.checkerboard generators.couplings generators.whitening "
+    "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts "
+    "cards.markdown generators.layers generators.bijections generators.augmentation generators.likelihoods "
+    "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks",
+    "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
+    "retries shards subsets generators.base generators.checkerboard generators.couplings generators.whitening "
     "generators.adversary generators.ladder cards.scorecard",
     "generators.multiscale generators.typicality",
-    "arms assessment cas columns drawing folder imagestats judge referee remarks generators.cvae generators.cgan "
-    "generators.glow densities latents",
-    "generators cells draws localfiles rows scan traversals",
-    "cellpool checkpoint costs data mixing sampling sources tuning rowscores",
-    "contest export fitplan inspection lineup selection training panels trainingrows suspects",
-    "appraisal completion gallery jobs uploads survey",
-    "entries findings fitting generation hub",
-    "benchmarking evaluation atlas scores",
+    "benchmarks.arms quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
+    "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
+    "generators benchmarks.cells quality.draws localfiles rows scan exploration.traversals",
+    "benchmarks.cellpool checkpoint costs data mixing sampling sources benchmarks.tuning scoring.rowscores",
+    "benchmarks.contest export fitplan inspection quality.lineup selection training exploration.panels trainingrows "
+    "scoring.suspects",
+    "quality.appraisal completion gallery jobs uploads exploration.survey",
+    "quality.entries benchmarks.findings fitting generation hub",
+    "benchmarks.benchmarking quality.evaluation exploration.atlas scoring.scores",
     "journey",
     "cli",
     "__main__",
@@ -71,7 +72,7 @@ def test_the_three_works_do_not_know_each_other():
             below |= reach(other)
         return below
 
-    works = {"training", "generation", "benchmarking"}
+    works = {"training", "generation", "benchmarks.benchmarking"}
     for work in works:
         assert not reach(work) & works, work
 

@@ -13,9 +13,9 @@ from toy_rows import make_real, stored
 import synthaug
 from synthaug.cli import main
 from synthaug.codec import to_tensor
-from synthaug.densities import class_densities, name_density, reconstruction_errors
 from synthaug.export import write_dataset
-from synthaug.rowscores import SCORE_COLUMNS
+from synthaug.scoring.densities import class_densities, name_density, reconstruction_errors
+from synthaug.scoring.rowscores import SCORE_COLUMNS
 
 
 @pytest.fixture(scope="module")

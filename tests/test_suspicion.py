@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from synthaug.densities import bits_per_dim
 from synthaug.metrics import estimate_auroc
-from synthaug.suspicion import (
+from synthaug.scoring.densities import bits_per_dim
+from synthaug.scoring.suspicion import (
     combine_surprises,
     label_odds,
     marginal_density,

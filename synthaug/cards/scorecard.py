@@ -17,7 +17,7 @@ def render_score_card(facts: Mapping[str, Any]) -> str:
     """Return the README.md of a folder made by `score`.
 
     Args:
-        facts: The fields of `synthaug.scores.Scores`, and `title` and `synthaug_version`.
+        facts: The fields of `synthaug.scoring.scores.Scores`, and `title` and `synthaug_version`.
 
     Returns:
         Markdown with YAML front matter, ending with a newline.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthaug.appraisal import SPACES, Accuracy, Comparison, Copying, Nearness
-from synthaug.fidelity import Measure, expect_coverage, measure_share
-from synthaug.lineup import Lineup
 from synthaug.metrics import Estimate, balanced_accuracy, estimate_mean
+from synthaug.quality.appraisal import SPACES, Accuracy, Comparison, Copying, Nearness
+from synthaug.quality.fidelity import Measure, expect_coverage, measure_share
+from synthaug.quality.lineup import Lineup
 
 __all__ = ["describe_parts"]
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from synthaug.codec import to_pixels, to_tensor
 from synthaug.data import LabeledImages
-from synthaug.latents import LatentSpace, interpolate
+from synthaug.exploration.latents import LatentSpace, interpolate
+from synthaug.exploration.traversals import Traversal, traverse
 from synthaug.neighbours import nearest_rows
 from synthaug.pictures import tile_images
-from synthaug.traversals import Traversal, traverse
 
 __all__ = ["PICTURED", "Panel", "draw_classes", "draw_images", "draw_nearest", "draw_pairs", "draw_samples",
            "draw_temperatures", "draw_traversals"]  # fmt: skip

@@ -15,22 +15,22 @@ from datasets import Dataset
 from tqdm import tqdm
 
 import synthaug
-from synthaug.appraisal import Accuracy, Copying, compare_features, find_copies, score_accuracy
-from synthaug.assessment import Evaluation
-from synthaug.cas import STEPS, predict_classes
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import resolve_device
-from synthaug.draws import take_draws
-from synthaug.entries import describe_parts
 from synthaug.errors import InputError, StoppedError, suggest
 from synthaug.filtering import Filter
 from synthaug.gallery import draw_closest, draw_pictures
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.jobs import resolve_filter
-from synthaug.lineup import Lineup, load_real_rows
-from synthaug.referee import count_referee_steps, fit_referee
-from synthaug.remarks import write_remarks
+from synthaug.quality.appraisal import Accuracy, Copying, compare_features, find_copies, score_accuracy
+from synthaug.quality.assessment import Evaluation
+from synthaug.quality.cas import STEPS, predict_classes
+from synthaug.quality.draws import take_draws
+from synthaug.quality.entries import describe_parts
+from synthaug.quality.lineup import Lineup, load_real_rows
+from synthaug.quality.referee import count_referee_steps, fit_referee
+from synthaug.quality.remarks import write_remarks
 from synthaug.rows import digest_rows
 from synthaug.shards import locked
 from synthaug.signals import StopSignals

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from synthaug.codec import Codec
 from synthaug.data import LabeledImages, load_images
-from synthaug.draws import Draws
 from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.leaks import check_leaks, run_hashes
+from synthaug.quality.draws import Draws
 from synthaug.sources import open_dataset
 
 __all__ = ["Lineup", "RealRows", "load_real_rows", "take_evenly"]

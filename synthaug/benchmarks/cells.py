@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthaug.arms import parse_arm, schedule_rows
+from synthaug.benchmarks.arms import parse_arm, schedule_rows
 from synthaug.classical import POLICIES, augment
 from synthaug.classifier import SmallClassifier, fit_classifier, initial_classifier, predict_logits
 from synthaug.metrics import balanced_accuracy, balanced_nll

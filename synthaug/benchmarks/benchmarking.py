@@ -16,18 +16,18 @@ from datasets import Dataset
 from tqdm import tqdm
 
 import synthaug
-from synthaug.arms import Arm, check_arms
-from synthaug.cellpool import CellPool
-from synthaug.cells import Cell
+from synthaug.benchmarks.arms import Arm, check_arms
+from synthaug.benchmarks.cellpool import CellPool
+from synthaug.benchmarks.cells import Cell
+from synthaug.benchmarks.contest import Contest, load_contest
+from synthaug.benchmarks.findings import ArmResults, write_findings
+from synthaug.benchmarks.tuning import TRIALS, TUNING_SEEDS, choose_options, count_trials
 from synthaug.classical import BACKENDS
 from synthaug.classifier import resolve_device
-from synthaug.contest import Contest, load_contest
 from synthaug.errors import InputError, StoppedError, suggest
-from synthaug.findings import ArmResults, write_findings
 from synthaug.report import Report
 from synthaug.shards import locked, write_file
 from synthaug.signals import StopSignals
-from synthaug.tuning import TRIALS, TUNING_SEEDS, choose_options, count_trials
 
 __all__ = ["benchmark"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthaug.appearance import measure_appearance
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
-from synthaug.latents import LatentSpace, find_directions
-from synthaug.panels import (
+from synthaug.exploration.appearance import measure_appearance
+from synthaug.exploration.latents import LatentSpace, find_directions
+from synthaug.exploration.panels import (
     PICTURED,
     Panel,
     draw_classes,
@@ -25,7 +25,7 @@ from synthaug.panels import (
     draw_temperatures,
     draw_traversals,
 )
-from synthaug.traversals import Traversal, measure_effects
+from synthaug.exploration.traversals import Traversal, measure_effects
 
 __all__ = ["Survey", "describe_traversal", "survey_space"]
 

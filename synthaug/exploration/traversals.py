@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from synthaug.appearance import measure_appearance
-from synthaug.latents import Direction, LatentSpace
+from synthaug.exploration.appearance import measure_appearance
+from synthaug.exploration.latents import Direction, LatentSpace
 
 __all__ = ["Effect", "Traversal", "measure_effects", "traverse"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from synthaug.cells import CellData
+from synthaug.benchmarks.cells import CellData
 from synthaug.columns import real_rows
 from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError

@@ -17,7 +17,6 @@ from synthaug.cards.scorecard import render_score_card
 from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
 from synthaug.codec import Codec
 from synthaug.columns import Columns, find_columns, read_labels
-from synthaug.densities import name_density
 from synthaug.errors import FailedError, InputError
 from synthaug.folder import ShardFolder
 from synthaug.generators.base import ConditionalGenerator
@@ -25,12 +24,13 @@ from synthaug.hub import load_generator
 from synthaug.leaks import run_hashes
 from synthaug.pictures import tile_images
 from synthaug.rows import digest_rows
-from synthaug.rowscores import ScoredRows, measure_rows, scored_features
 from synthaug.scan import Scan, scan_images
+from synthaug.scoring.densities import name_density
+from synthaug.scoring.rowscores import ScoredRows, measure_rows, scored_features
+from synthaug.scoring.suspects import SUSPECTS, summarize_scores
 from synthaug.shards import locked, write_file
 from synthaug.signals import StopSignals
 from synthaug.sources import open_splits, pick_split
-from synthaug.suspects import SUSPECTS, summarize_scores
 
 __all__ = ["Scores", "score"]
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from synthaug.arms import Arm
-from synthaug.cells import Cell
-from synthaug.contest import Contest
+from synthaug.benchmarks.arms import Arm
+from synthaug.benchmarks.cells import Cell
+from synthaug.benchmarks.contest import Contest
+from synthaug.benchmarks.tuning import Choice, describe_options
 from synthaug.gallery import draw_pictures
 from synthaug.metrics import (
     MINIMUM_SEEDS,
@@ -23,7 +24,6 @@ from synthaug.metrics import (
     mean_recalls,
 )
 from synthaug.report import Report
-from synthaug.tuning import Choice, describe_options
 
 __all__ = ["ArmResults", "decide", "write_findings"]
 

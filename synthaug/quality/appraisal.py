@@ -9,9 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthaug.cas import fit_score_classifier, predict_classes
+from synthaug.benchmarks.tuning import TUNING_SEEDS
 from synthaug.classical import POLICIES
-from synthaug.fidelity import (
+from synthaug.metrics import balanced_accuracy
+from synthaug.neighbours import measure_nearest
+from synthaug.quality.cas import fit_score_classifier, predict_classes
+from synthaug.quality.fidelity import (
     NEIGHBOURS,
     Measure,
     cover_rows,
@@ -21,11 +24,8 @@ from synthaug.fidelity import (
     score_copying,
     whiten,
 )
-from synthaug.lineup import Lineup, take_evenly
-from synthaug.metrics import balanced_accuracy
-from synthaug.neighbours import measure_nearest
-from synthaug.referee import RandomNetwork, ResidualClassifier, embed_rows
-from synthaug.tuning import TUNING_SEEDS
+from synthaug.quality.lineup import Lineup, take_evenly
+from synthaug.quality.referee import RandomNetwork, ResidualClassifier, embed_rows
 
 __all__ = [
     "SPACES",

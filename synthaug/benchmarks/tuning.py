@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from synthaug.arms import Arm, parse_arm
-from synthaug.cells import Cell
+from synthaug.benchmarks.arms import Arm, parse_arm
+from synthaug.benchmarks.cells import Cell
 from synthaug.classical import POLICIES
 
 __all__ = ["TRIALS", "TUNING_SEEDS", "Choice", "choose_options", "count_trials", "describe_options"]

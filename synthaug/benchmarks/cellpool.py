@@ -1,6 +1,6 @@
 """The processes that run the cells of a benchmark.
 
-Workers are started as ``python -m synthaug.cellpool FOLDER`` and spoken to in lines of JSON. Unlike with
+Workers are started as ``python -m synthaug.benchmarks.cellpool FOLDER`` and spoken to in lines of JSON. Unlike with
 `multiprocessing`, the caller's script is not imported a second time, so it needs no ``__main__`` guard.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from synthaug.cells import Cell, CellData, run_cell
+from synthaug.benchmarks.cells import Cell, CellData, run_cell
 from synthaug.errors import FailedError
 
 __all__ = ["CellPool"]
@@ -28,11 +28,11 @@ class _Worker:
     """A child process that runs one cell after another."""
 
     def __init__(self, folder: Path) -> None:
-        root = str(Path(__file__).resolve().parent.parent)
+        root = str(Path(__file__).resolve().parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "synthaug.cellpool", str(folder)],
+            [sys.executable, "-m", "synthaug.benchmarks.cellpool", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -16,12 +16,12 @@ from scipy.stats import rankdata
 
 from synthaug.codec import to_tensor
 from synthaug.columns import label_value
-from synthaug.densities import bits_per_dim, class_densities, reconstruction_errors
 from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
 from synthaug.rows import DatasetRows
-from synthaug.suspicion import combine_surprises, label_odds, marginal_density, outlier_figures, weigh_experts
+from synthaug.scoring.densities import bits_per_dim, class_densities, reconstruction_errors
+from synthaug.scoring.suspicion import combine_surprises, label_odds, marginal_density, outlier_figures, weigh_experts
 
 __all__ = ["SCORE_COLUMNS", "RowScores", "ScoredRows", "measure_rows", "scored_features"]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from synthaug.metrics import estimate_auroc
-from synthaug.rowscores import RowScores
 from synthaug.scan import Scan
+from synthaug.scoring.rowscores import RowScores
 
 __all__ = ["SUSPECTS", "summarize_scores"]
 

@@ -17,14 +17,14 @@ from synthaug import __version__
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.data import LabeledImages
 from synthaug.errors import InputError
+from synthaug.exploration.latents import LatentSpace
+from synthaug.exploration.panels import Panel
+from synthaug.exploration.survey import describe_traversal, survey_space
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.hub import load_generator, resolve_run
-from synthaug.latents import LatentSpace
-from synthaug.panels import Panel
 from synthaug.rows import digest_rows
 from synthaug.shards import locked, write_file
 from synthaug.sources import open_dataset
-from synthaug.survey import describe_traversal, survey_space
 from synthaug.trainingrows import find_training_rows, reopen_training_rows
 
 __all__ = ["Exploration", "explore"]

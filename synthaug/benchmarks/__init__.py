@@ -1,0 +1,1 @@
+"""Whether synthetic rows help a classifier: `synthaug benchmark`."""

@@ -1,0 +1,1 @@
+"""Looking into a latent space: `synthaug explore`."""

@@ -1,0 +1,1 @@
+"""Likelihoods and suspicions of rows: `synthaug score`."""
