@@ -170,7 +170,7 @@ def test_real_rows_that_it_never_saw_are_kept(run, held_out):
     assert judge.typical_low.isfinite().all() and len(labels) > 200
     keep, rejected = judge_images(likelihood_filter(judge), images, labels)
     assert keep.float().mean() >= 0.95
-    assert (~rejected["likelihood"]).float().mean() >= 0.98
+    assert (~rejected["likelihood"]).float().mean() >= 0.96  # 98 % are meant to pass; 240 rows tell that to 1 %
 
 
 def test_wrong_classes_noise_and_ruins_are_rejected(run, held_out):
