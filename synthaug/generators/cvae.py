@@ -43,6 +43,8 @@ _PRESETS = (
     _Row(2_000, batch_size=64, beta=2.0, affine=0.3, translation=0.1),
     _Row(math.inf, batch_size=128, beta=1.0, affine=0.0, translation=0.0),
 )
+_TINY = 16
+"""Below so many pixels a side an image says too little for a strong KL term: the latents would carry nothing."""
 
 
 class CVAE(ConditionalGenerator):
@@ -334,6 +336,8 @@ class CVAE(ConditionalGenerator):
         """Return the defaults for a dataset with these training counts per class."""
         wide = image_size * channels**0.5 > 40  # more detail than digits need
         row = next(row for row in _PRESETS if sum(class_counts) <= row.images)
+        if image_size < _TINY:
+            row = row._replace(beta=1.0, affine=0.0, translation=0.0)
         constructor = {
             "width": 32 if wide else 24,
             "latent_dim": 64 if wide else 32,
