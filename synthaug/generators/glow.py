@@ -46,7 +46,6 @@ class _Row(NamedTuple):
 
 _PRESETS = (
     _Row(100, augmentation=0.5, log_scale=1.0),
-    _Row(500, augmentation=0.25, log_scale=1.0),
     _Row(math.inf, augmentation=0.0, log_scale=2.0),
 )
 _TOP_SIZE = 16
