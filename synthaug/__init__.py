@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from synthaug.generators.base import ConditionalGenerator, Objective, Preset
     from synthaug.hub import load_generator, push
     from synthaug.inspection import inspect_dataset
+    from synthaug.loops.mixtures import MixedDataset
+    from synthaug.loops.replacement import ReplaceWithSynthetic
+    from synthaug.loops.resampling import SynthAugSampler
+    from synthaug.loops.streams import MixedIterable
     from synthaug.mixing import mix, strip
     from synthaug.quality.assessment import Evaluation
     from synthaug.quality.evaluation import evaluate
@@ -40,11 +44,15 @@ _HOMES = {
     "GENERATORS": "generators",
     "Glow": "generators",
     "InputError": "errors",
+    "MixedDataset": "loops.mixtures",
+    "MixedIterable": "loops.streams",
     "Objective": "generators.base",
     "Preset": "generators.base",
+    "ReplaceWithSynthetic": "loops.replacement",
     "Report": "report",
     "Scores": "scoring.scores",
     "StoppedError": "errors",
+    "SynthAugSampler": "loops.resampling",
     "benchmark": "benchmarks.benchmarking",
     "explore": "exploration.atlas",
     "evaluate": "quality.evaluation",

@@ -26,7 +26,7 @@ from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import BLOCK_SIZE, draw_normal
 from synthaug.png import encode_png
 
-__all__ = ["NUM_THREADS", "Block", "BlockPool", "Key", "Sampler"]
+__all__ = ["NUM_THREADS", "Block", "BlockPool", "Key", "Sampler", "fixed_threads"]
 
 NUM_THREADS = 1
 """Threads on which a block is computed, whatever the machine: sums depend on it."""
@@ -63,12 +63,27 @@ class Sampler:
     def __init__(self, generator: ConditionalGenerator, check: Filter | None, *, seed: int, temperature: float) -> None:
         self.generator, self.check, self.seed, self.temperature = generator, check, seed, temperature
 
-    @torch.no_grad()
     def __call__(self, key: Key) -> Block:
         """Return one block.
 
         Args:
             key: Label and number of the block.
+
+        Raises:
+            FailedError: If an image is not finite.
+        """
+        pixels, mask, rejected = self.draw(key)
+        return Block(mask, rejected, encode_png(pixels[mask]))
+
+    @torch.no_grad()
+    def draw(self, key: Key) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
+        """Return the pixels of one block, which of them are kept, and which are rejected by reason.
+
+        Args:
+            key: Label and number of the block.
+
+        Returns:
+            (64, H, W, C) uint8, (64,) bool, and reason -> (64,) bool.
 
         Raises:
             FailedError: If an image is not finite.
@@ -86,8 +101,7 @@ class Sampler:
         pixels = to_pixels(images)
         # the filter judges what is written: the images rounded to 8 bits
         kept, rejected = judge_images(self.check, to_tensor(pixels).to(images.device), labels.to(images.device))
-        mask = kept.numpy()
-        return Block(mask, {name: m.numpy() for name, m in rejected.items()}, encode_png(pixels[mask]))
+        return pixels, kept.numpy(), {name: mask.numpy() for name, mask in rejected.items()}
 
 
 class BlockPool:
@@ -144,7 +158,7 @@ class BlockPool:
             FailedError: If the block cannot be computed or a worker process died.
         """
         if self._executor is None:
-            with _fixed_threads():
+            with fixed_threads():
                 return self._sampler(key)
         try:
             for wanted in (key, *islice(upcoming, self._ahead)):
@@ -159,7 +173,8 @@ class BlockPool:
 
 
 @contextmanager
-def _fixed_threads() -> Iterator[None]:
+def fixed_threads() -> Iterator[None]:
+    """Context in which torch computes on NUM_THREADS threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(NUM_THREADS)
     try:

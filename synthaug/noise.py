@@ -19,12 +19,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["BLOCK_SIZE", "BatchRandom", "draw_normal", "draw_uniform"]
+__all__ = ["BLOCK_SIZE", "BatchRandom", "draw_choices", "draw_normal", "draw_order", "draw_uniform"]
 
 BLOCK_SIZE = 64
 """Draws in a block; a block is always computed whole, so that its bits never depend on who asks."""
 
-_SAMPLING, _TRAINING = 0, 1
+_SAMPLING, _TRAINING, _MIXING = 0, 1, 2
 
 
 def _raw(key: tuple[int, int], words: tuple[int, int, int], start: int, count: int, size: int) -> NDArray[np.uint64]:
@@ -76,6 +76,36 @@ def draw_uniform(seed: int, label: int, start: int, count: int, shape: tuple[int
     size = math.prod(shape)
     raw = _raw((seed, label), (1, 0, _SAMPLING), start, count, size)
     return _to_uniform(raw).reshape(count, *shape)
+
+
+def draw_choices(seed: int, epoch: int, start: int, count: int, *, stream: int = 0) -> NDArray[np.float64]:
+    """Return the uniforms in (0, 1) that decide what becomes of the positions of an epoch.
+
+    Args:
+        seed: Seed of the mixture, 0 <= seed < 2**63.
+        epoch: Number of the epoch, from 0.
+        start: First position.
+        count: How many consecutive positions.
+        stream: Tells decisions about the same position apart.
+
+    Returns:
+        (count,) float64; a number depends on (seed, epoch, position, stream) alone.
+    """
+    return _to_uniform(_raw((seed, epoch), (0, stream, _MIXING), start, count, 1))[:, 0]
+
+
+def draw_order(seed: int, epoch: int, label: int, turn: int, count: int) -> NDArray[np.int64]:
+    """Return a random order of `count` rows of one class, a function of (seed, epoch, label, turn).
+
+    Args:
+        seed: Seed of the mixture.
+        epoch: Number of the epoch, from 0.
+        label: Index of the class, from 0.
+        turn: How many times the rows of the class have been gone through in this epoch.
+        count: Number of rows.
+    """
+    uniform = _to_uniform(_raw((seed, epoch), (1 + label, turn, _MIXING), 0, count, 1))[:, 0]
+    return np.argsort(uniform, kind="stable").astype(np.int64)
 
 
 class BatchRandom:

@@ -10,20 +10,23 @@ PACKAGE = Path(__file__).parent.parent / "synthaug"
 LEVELS = (
     "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts "
     "cards.markdown generators.layers generators.bijections generators.augmentation generators.likelihoods "
-    "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks",
+    "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops",
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards subsets generators.base generators.checkerboard generators.couplings generators.whitening "
-    "generators.adversary generators.ladder cards.scorecard",
-    "generators.multiscale generators.typicality",
+    "generators.adversary generators.ladder cards.scorecard loops.clock loops.schedules loops.transforms "
+    "loops.likeness loops.assignment",
+    "generators.multiscale generators.typicality loops.canvas",
     "benchmarks.arms quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
-    "generators benchmarks.cells quality.draws localfiles rows scan exploration.traversals",
-    "benchmarks.cellpool checkpoint costs data mixing sampling sources benchmarks.tuning scoring.rowscores",
+    "generators benchmarks.cells quality.draws localfiles rows scan exploration.traversals loops.labelled",
+    "benchmarks.cellpool checkpoint costs data mixing sampling sources benchmarks.tuning scoring.rowscores "
+    "loops.positions",
     "benchmarks.contest export fitplan inspection quality.lineup selection training exploration.panels trainingrows "
     "scoring.suspects",
     "quality.appraisal completion gallery jobs uploads exploration.survey",
-    "quality.entries benchmarks.findings fitting generation hub",
-    "benchmarks.benchmarking quality.evaluation exploration.atlas scoring.scores",
+    "quality.entries benchmarks.findings fitting generation hub loops.supplies",
+    "benchmarks.benchmarking quality.evaluation exploration.atlas scoring.scores loops.mixtures loops.streams "
+    "loops.replacement loops.resampling",
     "journey",
     "cli",
     "__main__",
