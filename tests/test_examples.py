@@ -14,8 +14,10 @@ import pytest
 from hub_server import HubServer
 
 import synthaug
+from synthaug import completion
 from synthaug.data import count_classes, make_long_tailed
 from synthaug.journey import run_recipe
+from synthaug.judge import fit_judge
 from synthaug.recipe import apply_settings, parse_recipe, read_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +76,45 @@ def test_find_bad_labels(tmp_path, capsys):
     assert all(0 <= area <= 1 for area in found["cvae"].values())
     assert "cvae: wrong_label (6 rows): AUROC" in capsys.readouterr().out
     assert datasets.load_dataset(str(tmp_path / "cvae-scores"), split="train").num_rows == 120
+
+
+# ------------------------------------------------------------------------------- in a training loop of one's own
+
+TOY = {"images": 128, "imbalance": 40, "filter": "none"}
+
+
+@pytest.fixture(scope="module")
+def loop_folder(tmp_path_factory):
+    """One run for the three examples: the same fit again finds it finished."""
+    return tmp_path_factory.mktemp("loops")
+
+
+def test_mixed_in_pytorch(loop_folder, capsys):
+    _, digests = load_example("mixed_in_pytorch").main(loop_folder, epochs=2, **TOY)
+    assert list(digests) == [0, 2, 4] and len(set(digests.values())) == 1
+    assert "4 workers: " in capsys.readouterr().out
+
+
+def test_mixed_in_trainer(loop_folder):
+    pytest.importorskip("transformers")
+    seen = load_example("mixed_in_trainer").main(loop_folder, epochs=3, **TOY)
+    assert [epoch for epoch, _ in seen] == [0, 1, 2] and seen[0][1] > seen[1][1] > seen[2][1] == 0
+
+
+def test_mixed_in_lightning(loop_folder):
+    pytest.importorskip("lightning")
+    seen, replaced = load_example("mixed_in_lightning").main(loop_folder, epochs=3, **TOY)
+    assert [epoch for epoch, _ in seen] == [0, 1, 2] and seen[0][1] > seen[1][1] > seen[2][1] == 0
+    assert 0.2 < replaced / (3 * 489) < 0.4
+
+
+def test_imblearn_pipeline(monkeypatch, capsys):
+    pytest.importorskip("imblearn")
+    monkeypatch.setattr(completion, "fit_judge", functools.partial(fit_judge, steps=5))
+    toy = {"images": 64, "imbalance": 10, "filter": "none", "width": 8, "latent_dim": 4}
+    scores = load_example("imblearn_pipeline").main(folds=2, **toy)
+    assert all(0.5 < score <= 1 for values in scores.values() for score in values)
+    assert "real and synthetic: balanced accuracy" in capsys.readouterr().out
 
 
 def test_the_digits_become_a_folder_of_images(tmp_path):

@@ -53,11 +53,11 @@ class MixedDataset(MixedRows):
         >>> from synthaug import MixedDataset, open_dataset
         >>> digits = open_dataset("digits")
         >>> mixed = MixedDataset(digits, digits.select(range(100)), share={"3": 1.0}, schedule="linear", epochs=5)
-        >>> mixed.find_synthetic().sum() == sum(label == 3 for label in digits["label"])
+        >>> int(mixed.find_synthetic().sum()) == digits["label"][:].count(3)
         True
         >>> mixed.set_epoch(4)
-        >>> mixed.find_synthetic().sum() == 0
-        True
+        >>> bool(mixed.find_synthetic().any())
+        False
     """
 
     def __init__(
