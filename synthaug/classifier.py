@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import TypeVar, cast, overload
 
 import numpy as np
 import torch
@@ -13,9 +14,12 @@ from torch.nn import functional
 
 from synthaug.errors import InputError
 from synthaug.noise import BatchRandom
+from synthaug.residual import ResidualClassifier
 
 __all__ = [
+    "CLASSIFIERS",
     "DrawBatch",
+    "Loss",
     "SmallClassifier",
     "fit_classifier",
     "initial_classifier",
@@ -25,7 +29,10 @@ __all__ = [
 ]
 
 DrawBatch = Callable[[int], tuple[Tensor, Tensor]]
-"""Maps the number of a step to its images (N, C, H, W) in [-1, 1] and labels (N,)."""
+"""Maps the number of a step to its images (N, C, H, W) in [-1, 1] and labels (N,), or targets (N, K)."""
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits (N, K) and labels or targets to a scalar."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -81,14 +88,40 @@ class SmallClassifier(nn.Module):
         return cast(Tensor, self.head(self.embed(images)))
 
 
-def initial_classifier(num_classes: int, image_size: int, channels: int, *, seed: int) -> SmallClassifier:
-    """Return an untrained classifier whose weights depend on the shape and `seed` alone.
+CLASSIFIERS: dict[str, type[SmallClassifier] | type[ResidualClassifier]] = {
+    "small": SmallClassifier,
+    "resnet": ResidualClassifier,
+}
+"""The networks a benchmark can train."""
+
+
+@overload
+def initial_classifier(num_classes: int, image_size: int, channels: int, *, seed: int) -> SmallClassifier: ...
+
+
+@overload
+def initial_classifier(
+    num_classes: int, image_size: int, channels: int, *, seed: int, kind: str
+) -> SmallClassifier | ResidualClassifier: ...
+
+
+def initial_classifier(
+    num_classes: int, image_size: int, channels: int, *, seed: int, kind: str = "small"
+) -> SmallClassifier | ResidualClassifier:
+    """Return an untrained classifier whose weights depend on its kind, the shape and `seed` alone.
 
     The global random state of torch is left as it was.
+
+    Args:
+        num_classes: Number of classes.
+        image_size: Side of the images.
+        channels: Channels of the images.
+        seed: Seed of the weights.
+        kind: A key of `CLASSIFIERS`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SmallClassifier(num_classes, image_size, channels)
+        return CLASSIFIERS[kind](num_classes, image_size, channels)
 
 
 def row_schedule(labels: NDArray[np.int64], *, length: int, seed: int, balanced: bool) -> NDArray[np.int64]:
@@ -134,6 +167,7 @@ def fit_classifier(
     learning_rate: float = 4e-3,
     weight_decay: float = 0.05,
     label_smoothing: float = 0.05,
+    loss: Loss | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Network:
     """Train `network` for exactly `steps` optimiser steps, in place, and leave it in evaluation mode.
@@ -147,6 +181,7 @@ def fit_classifier(
         learning_rate: Peak learning rate.
         weight_decay: Decoupled weight decay.
         label_smoothing: Share of the target spread over all classes.
+        loss: Replaces cross-entropy with that smoothing.
         on_step: Called after every step with the number of steps done; may evaluate the network.
 
     Returns:
@@ -154,6 +189,7 @@ def fit_classifier(
     """
     parameters = list(network.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    measure = loss or functools.partial(functional.cross_entropy, label_smoothing=label_smoothing)
     warmup = max(1, steps // 10)
     for step in range(steps):
         network.train()
@@ -161,9 +197,9 @@ def fit_classifier(
             (step + 1) / warmup, (steps - step) / max(1, steps - warmup)
         )
         images, labels = draw_batch(step)
-        loss = functional.cross_entropy(network(images), labels, label_smoothing=label_smoothing)
+        measured = measure(network(images), labels)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        measured.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         if on_step is not None:
             on_step(step + 1)

@@ -246,17 +246,22 @@ def strip(dataset: DatasetArgument, output: Output, split: Split = None, fresh: 
 @app.command()
 def benchmark(
     real: Annotated[str, typer.Option(metavar="DATASET", help="the real training rows")],
-    synthetic: Annotated[str, typer.Option(metavar="DATASET_OR_RUN", help="synthetic rows, or a run to draw from")],
+    synthetic: Annotated[
+        list[str],
+        typer.Option(metavar="DATASET_OR_RUN", help="synthetic rows, or a run to draw from; several as NAME=..."),
+    ],
     test: Annotated[str, typer.Option(metavar="DATASET", help="rows that nothing was fitted on")],
     output: Output,
     split: Split = None,
     test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
     limit_per_class: LimitPerClass = None,
     on_bad_image: OnBadImage = None,
-    arms: Annotated[str | None, typer.Option(help="comma-separated names; default all")] = None,
+    oracle: Annotated[str | None, typer.Option(metavar="DATASET", help="further real rows, for comparison")] = None,
+    draws: Annotated[str, typer.Option(help="from a run: plan, or fresh (no row is shown twice)")] = "plan",
+    arms: Annotated[str | None, typer.Option(help="comma-separated names; default by the class counts")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="paired seeds")] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps of every arm")] = None,
-    classifier: Annotated[str, typer.Option(help="small")] = "small",
+    classifier: Annotated[str, typer.Option(help="small or resnet")] = "small",
     drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="remove test images from the arms")] = False,
     require_gain: Annotated[bool, typer.Option("--require-gain", help="exit 3 unless the verdict is helps")] = False,
     num_processes: Annotated[int | None, typer.Option(min=1, help="worker processes (default: all cores)")] = None,
@@ -264,11 +269,12 @@ def benchmark(
 ) -> None:
     """Measure with a downstream classifier whether the synthetic rows help, over paired seeds."""
     from synthaug.errors import GainError
-    from synthaug.journey import benchmark_datasets
+    from synthaug.verification import benchmark_datasets
 
     report = benchmark_datasets(
         real, synthetic, test, output, split=split or "train", test_split=test_split,
-        limit_per_class=limit_per_class, arms=arms.split(",") if arms else None, seeds=seeds, steps=steps,
+        oracle=oracle, draws=draws, limit_per_class=limit_per_class, arms=arms.split(",") if arms else None,
+        seeds=seeds, steps=steps,
         classifier=classifier, drop_leaks=drop_leaks, num_processes=num_processes, fresh=fresh,
         on_bad_image=on_bad_image or "error",
     )  # fmt: skip

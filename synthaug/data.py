@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,7 @@ __all__ = [
     "count_classes",
     "find_columns",
     "has_provenance",
+    "join_images",
     "label_value",
     "limit_images",
     "load_images",
@@ -90,6 +91,21 @@ class LabeledImages:
             hashes=self.hashes[index],
             rows=self.rows[index],
         )
+
+
+def join_images(parts: Sequence[LabeledImages]) -> LabeledImages:
+    """Return the rows of several sets with one codec and the same classes, set after set; `rows` count on."""
+    if len(parts) == 1:
+        return parts[0]
+    return replace(
+        parts[0],
+        pixels=np.concatenate([part.pixels for part in parts]),
+        labels=np.concatenate([part.labels for part in parts]),
+        hashes=np.concatenate([part.hashes for part in parts]),
+        rows=np.arange(sum(len(part) for part in parts)),
+        corrupt=tuple(row for part in parts for row in part.corrupt),
+        unlabelled=sum(part.unlabelled for part in parts),
+    )
 
 
 def _gather(pixels: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from synthaug.balance import BalancePlan, benchmark_plan, make_plan, parse_target, per_class_plan
-from synthaug.benchmarks.benchmarking import benchmark
-from synthaug.checkpoint import is_run, load_generator, read_source
-from synthaug.codec import Codec
+from synthaug.balance import BalancePlan, make_plan, parse_target, per_class_plan
+from synthaug.checkpoint import load_generator, read_source
 from synthaug.columns import has_provenance
-from synthaug.data import LabeledImages, load_images, make_long_tailed
+from synthaug.data import make_long_tailed
 from synthaug.errors import InputError
 from synthaug.export import write_dataset
 from synthaug.fitplan import plan_fit
@@ -30,11 +27,10 @@ from synthaug.mixing import mix, strip
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.evaluation import evaluate
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe
-from synthaug.report import Report
 from synthaug.sources import open_dataset, open_splits, open_test, pick_split
+from synthaug.verification import benchmark_datasets, load_like_run, resolve_judge
 
 __all__ = [
-    "benchmark_datasets",
     "describe_environment",
     "describe_recipe",
     "evaluate_run",
@@ -47,18 +43,6 @@ __all__ = [
 
 QUICKSTART_IMBALANCE = 20.0
 """How many times as many rows the first class of the quickstart's digits has as the last."""
-
-
-def load_like_run(real: Dataset, source: Mapping[str, Any], *, limit_per_class: int | None = None) -> LabeledImages:
-    """Read a dataset with the columns and the codec of a run."""
-    return load_images(
-        real,
-        image_column=source["image_column"],
-        label_column=source["label_column"],
-        codec=Codec.from_dict(source["codec"]),
-        limit_per_class=limit_per_class,
-        on_bad_image="skip",
-    )
 
 
 def _resolve_plan(section: GenerateSection, counts: Mapping[str, int]) -> BalancePlan:
@@ -113,7 +97,7 @@ def generate_dataset(
         seed=section.seed,
         temperature=section.temperature,
         filter=section.filter,
-        judge=_resolve_judge(section),
+        judge=resolve_judge(section),
         max_draws=section.max_draws,
         output=output,
         mix_with=real,
@@ -124,11 +108,6 @@ def generate_dataset(
         num_processes=num_processes,
         fresh=fresh,
     )
-
-
-def _resolve_judge(section: GenerateSection) -> Path | None:
-    """Return the run folder of the judge that a `generate` section names."""
-    return None if section.judge is None else resolve_run(section.judge)
 
 
 def _parse_generate(values: Mapping[str, Any]) -> GenerateSection:
@@ -158,54 +137,6 @@ def _write_beside(splits: Mapping[str, Dataset], split: str, made: Dataset, outp
         if name != split
     }
     return write_dataset({split: made, **others}, output, split=split, fresh=fresh)
-
-
-def benchmark_datasets(
-    real: str | Dataset,
-    synthetic: str | Path,
-    test: str | Dataset,
-    output: Path,
-    *,
-    split: str = "train",
-    test_split: str | None = None,
-    limit_per_class: int | None = None,
-    arms: Sequence[str] | None = None,
-    seeds: int = 5,
-    steps: int | None = None,
-    classifier: str = "small",
-    drop_leaks: bool = False,
-    num_processes: int | None = None,
-    fresh: bool = False,
-    on_bad_image: str = "error",
-    drawing: GenerateSection | None = None,
-) -> Report:
-    """Benchmark a synthetic dataset, or a run from which enough is generated first, into `output`.
-
-    From a run, each class gets the larger of what the majority plan misses and its real count, drawn with the
-    seed, temperature, filter, judge and max_draws of `drawing`.
-    """
-    real_rows = open_dataset(real, split) if isinstance(real, str) else real
-    test_rows = open_test(test, test_split) if isinstance(test, str) else test
-    options: dict[str, Any] = {}
-    run = resolve_run(synthetic) if _names_run(synthetic) else None
-    if run is not None:
-        source = read_source(run)
-        counts = load_like_run(real_rows, source, limit_per_class=limit_per_class).class_counts
-        generator = load_generator(run)
-        rows = generate(
-            generator, benchmark_plan(counts), output=output / "synthetic", fresh=fresh,
-            num_processes=num_processes or 1,
-            **_drawing_options(drawing),
-        )  # fmt: skip
-        options = {"source": source, "image_column": source["image_column"], "label_column": source["label_column"]}
-        options["image_size"] = source["codec"]["image_size"]
-    else:
-        rows, options["source"] = _open_synthetic(str(synthetic))
-    return benchmark(
-        real_rows, rows, test=test_rows, seeds=seeds, arms=arms, steps=steps, classifier=classifier,
-        limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
-        fresh=fresh, on_bad_image=on_bad_image, **options,
-    )  # fmt: skip
 
 
 def evaluate_run(
@@ -247,31 +178,6 @@ def _describe_command(start: str, options: Mapping[str, Any]) -> str:
     """Return a command line with the options that were given."""
     given = {name: value for name, value in options.items() if value is not None and name != "fresh"}
     return " ".join([start, *(f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in given.items())])
-
-
-def _drawing_options(section: GenerateSection | None) -> dict[str, Any]:
-    """Return what a `generate` section says of how to draw, not of how many."""
-    if section is None:
-        return {}
-    return {
-        **section.model_dump(include={"seed", "temperature", "filter", "max_draws"}),
-        "judge": _resolve_judge(section),
-    }
-
-
-def _names_run(synthetic: str | Path) -> bool:
-    """Tell whether `--synthetic` is a run folder rather than a dataset; an unfinished run is one too."""
-    return is_run(synthetic) or (Path(synthetic) / "state").is_dir()
-
-
-def _open_synthetic(spec: str) -> tuple[Dataset, dict[str, Any] | None]:
-    """Open synthetic rows and, when generate left it there, what the run knew about its rows."""
-    record = Path(spec) / "synthaug.json"
-    source = None
-    if record.is_file():
-        content = json.loads(record.read_text(encoding="utf-8"))
-        source = {"hashes": content["hashes"]} if content.get("hashes") else None
-    return open_dataset(spec, "train"), source
 
 
 # ----------------------------------------------------------------------------------------------- whole journeys

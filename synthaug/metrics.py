@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, logit, nctdtrinc, stdtrit
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, logit, nctdtrinc, stdtr, stdtrit
 from scipy.stats import rankdata
 
 __all__ = [
     "Estimate",
+    "adjust_holm",
     "balanced_accuracy",
     "balanced_nll",
+    "calibration_error",
     "confusion_matrix",
     "estimate_auroc",
     "estimate_mean",
@@ -22,6 +26,7 @@ __all__ = [
     "macro_f1",
     "mean_recalls",
     "recalls",
+    "scaled_nll",
 ]
 
 Floats = NDArray[np.float64]
@@ -79,6 +84,66 @@ def balanced_nll(labels: Integers, logits: NDArray[Any], num_classes: int) -> fl
     return float((sums[rows > 0] / rows[rows > 0]).mean())
 
 
+def scaled_nll(labels: Integers, logits: NDArray[Any], num_classes: int) -> float:
+    r"""Return `balanced_nll` at the temperature that makes it smallest, so that over-confidence does not count.
+
+    .. math:: \min_T \mathrm{nll}(\eta / T)
+
+    References:
+        Guo et al.: On calibration of modern neural networks (2017), section 4.2, temperature scaling.
+    """
+
+    def at(log_temperature: float) -> float:
+        return balanced_nll(labels, logits / math.exp(log_temperature), num_classes)
+
+    return float(minimize_scalar(at, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-3}).fun)
+
+
+def calibration_error(labels: Integers, logits: NDArray[Any], *, bins: int = 15) -> float:
+    r"""Return the expected calibration error of the softmax confidence, in [0, 1].
+
+    .. math:: \sum_b \frac{n_b}{n} \left| \mathrm{acc}_b - \mathrm{conf}_b \right|
+
+    with bins of equal width.
+
+    References:
+        Guo et al.: On calibration of modern neural networks (2017), eq. 3.
+
+    Example:
+        >>> calibration_error(np.array([0, 0]), np.array([[9.0, -9.0], [9.0, -9.0]])) < 1e-6
+        True
+    """
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    confidence = 1 / shifted.sum(axis=1)
+    gaps = (logits.argmax(axis=1) == labels) - confidence
+    places = np.minimum((confidence * bins).astype(np.int64), bins - 1)
+    return float(np.abs(np.bincount(places, weights=gaps, minlength=bins)).sum() / len(labels))
+
+
+def adjust_holm(p_values: Sequence[float]) -> list[float]:
+    r"""Return p-values adjusted for their number: below 0.05, the family-wise error is at most 5 %.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
+
+    Args:
+        p_values: The m values in any order; nan stays nan and is not counted.
+
+    References:
+        Holm: A simple sequentially rejective multiple test procedure (1979).
+
+    Example:
+        >>> adjust_holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    values = np.asarray(p_values, dtype=np.float64)
+    order = [int(i) for i in np.argsort(values, kind="stable") if not math.isnan(values[i])]
+    adjusted, running = values.copy(), 0.0
+    for rank, position in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * float(values[position])))
+        adjusted[position] = running
+    return [float(value) for value in adjusted]
+
+
 def estimate_auroc(marked: NDArray[np.bool_], scores: Floats) -> tuple[float, float, float] | None:
     r"""Return the area under the ROC curve and the ends of its 95 % interval.
 
@@ -133,6 +198,7 @@ class Estimate:
         degrees: Degrees of freedom of the t distribution; 0 with a single seed.
         per_seed: The value of each seed.
         detectable: Smallest true value that would be found with 80 % probability; nan with a single seed.
+        p_value: Two-sided, of a true value of zero; nan with a single seed, 1 where nothing differs.
     """
 
     value: float
@@ -144,6 +210,7 @@ class Estimate:
     degrees: float
     per_seed: tuple[float, ...]
     detectable: float
+    p_value: float
 
 
 def estimate_mean(scores: NDArray[Any], labels: Integers) -> Estimate:
@@ -180,7 +247,7 @@ def estimate_mean(scores: NDArray[Any], labels: Integers) -> Estimate:
     value, seeds = float(per_seed.mean()), len(scores)
     if seeds < 2:
         nan = math.nan
-        return Estimate(value, value, value, nan, nan, nan, 0.0, tuple(per_seed.tolist()), nan)
+        return Estimate(value, value, value, nan, nan, nan, 0.0, tuple(per_seed.tolist()), nan, nan)
     seed_variance = float(per_seed.var(ddof=1)) / seeds
     row_terms, residual_terms, freedom = _class_terms(scores, classes)
     row_variance, residual_variance = row_terms.sum(), residual_terms.sum()
@@ -202,6 +269,7 @@ def estimate_mean(scores: NDArray[Any], labels: Integers) -> Estimate:
         degrees=degrees,
         per_seed=tuple(per_seed.tolist()),
         detectable=float(nctdtrinc(degrees, 0.2, critical)) * error,
+        p_value=2 * float(stdtr(degrees, -abs(value) / error)) if error > 0 else float(value == 0),
     )
 
 

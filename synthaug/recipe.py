@@ -170,7 +170,7 @@ class BenchmarkSection(_Section):
     arms: list[str] | None = None
     seeds: int = Field(default=5, ge=1)
     steps: int | None = Field(default=None, ge=1)
-    classifier: Literal["small"] = "small"
+    classifier: Literal["small", "resnet"] = "small"
 
 
 class PushSection(_Section):

@@ -33,11 +33,15 @@ class Report:
         sentence: The verdict as one plain sentence, with its numbers.
         difference: Paired difference in balanced accuracy.
         interval: Its 95 % interval (low, high); None with a single seed.
-        arms: One entry for each arm: name, description, role ("synthetic", "opponent" or ""), chosen
-            (options), balanced_accuracy, interval, per_seed, macro_f1, nll, worst_recall, validation, rows,
-            seconds.
+        arms: One entry for each arm: name, description, side, role ("synthetic", "opponent" or ""), options,
+            balanced_accuracy, interval, per_seed, macro_f1, nll, calibration_error, worst_recall, validation, rows,
+            seconds, difference (to the opponent: value, interval, p, p_holm).
         comparison: synthetic, opponent, per_seed, standard_error, seed_error, row_error, degrees,
             detectable, method.
+        groups: Mean recall of head, medium and tail in both arms: name, classes, train, opponent, synthetic; empty
+            where the classes are about equal.
+        worth: What the synthetic rows were worth in further real ones: rows, low, high, beyond,
+            per_synthetic_row, points; empty without oracle arms.
         classes: One entry for each class: name, rows of each kind, recall in both arms, change.
         confusions: The most changed ones: true, predicted, opponent, synthetic, change (shares of the class).
         curves: Arm -> [[step, balanced accuracy on validation rows], ...], averaged over seeds.
@@ -57,6 +61,8 @@ class Report:
     interval: tuple[float, float] | None
     arms: list[dict[str, Any]]
     comparison: dict[str, Any] = field(default_factory=dict)
+    groups: list[dict[str, Any]] = field(default_factory=list)
+    worth: dict[str, Any] = field(default_factory=dict)
     classes: list[dict[str, Any]] = field(default_factory=list)
     confusions: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
@@ -73,14 +79,19 @@ class Report:
     def table(self) -> str:
         """The arms as a Markdown table."""
         lines = [
-            "| arm | balanced accuracy | 95 % interval | macro-F1 | worst class | validation |",
-            "|---|---:|---:|---:|---:|---:|",
+            "| arm | balanced accuracy | 95 % interval | against the opponent, points | p after Holm | worst class "
+            "| validation |",
+            "|---|---:|---:|---:|---:|---:|---:|",
         ]
         for arm in self.arms:
             role = f" ({arm['role']})" if arm["role"] else ""
-            numbers = [arm["macro_f1"], arm["worst_recall"], arm["validation"]]
-            cells = [f"{arm['name']}{role}", percent(arm["balanced_accuracy"]), spread(arm["interval"])]
-            lines.append(f"| {' | '.join([*cells, *map(percent, numbers)])} |")
+            change = arm.get("difference") or {"value": None, "interval": None, "p_holm": None}
+            against = points(change["value"])
+            if change["interval"]:
+                against += f" ({points(change['interval'][0])} to {points(change['interval'][1])})"
+            cells = [f"{arm['name']}{role}", percent(arm["balanced_accuracy"]), spread(arm["interval"]), against]
+            cells += [probability(change["p_holm"]), percent(arm["worst_recall"]), percent(arm["validation"])]
+            lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,6 +166,13 @@ def points(value: float | None) -> str:
     return "0.00" if float(written) == 0 else written.replace("-", "−")
 
 
+def probability(value: float | None) -> str:
+    """Return a p-value with three decimals, or a dash."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def spread(interval: tuple[float, float] | list[float] | None) -> str:
     """Return an interval of shares as percentages, or a dash."""
     return "–" if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
@@ -169,7 +187,7 @@ def _environment(*, html: bool) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, points=points, spread=spread, plain=escape_markdown, prose=_escape_prose
+        percent=percent, points=points, spread=spread, probability=probability, plain=escape_markdown, prose=_escape_prose
     )
     environment.globals.update(
         draw_arms=charts.draw_arms, draw_curves=charts.draw_curves, draw_difference=charts.draw_difference

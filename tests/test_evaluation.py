@@ -29,8 +29,9 @@ from synthaug.quality.draws import Draws, take_draws
 from synthaug.quality.entries import describe_parts
 from synthaug.quality.evaluation import evaluate
 from synthaug.quality.lineup import Lineup, RealRows, take_evenly
-from synthaug.quality.referee import RandomNetwork, ResidualClassifier, count_referee_steps, embed_rows, fit_referee
+from synthaug.quality.referee import RandomNetwork, count_referee_steps, embed_rows, fit_referee
 from synthaug.quality.remarks import write_remarks
+from synthaug.residual import ResidualClassifier
 from synthaug.sources import open_splits
 
 NAMES = [str(digit) for digit in range(10)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +17,34 @@ from datasets import Dataset
 from tqdm import tqdm
 
 import synthaug
-from synthaug.benchmarks.arms import Arm, check_arms
+from synthaug.benchmarks.arms import Arm, check_arms, default_arms
 from synthaug.benchmarks.cellpool import CellPool
-from synthaug.benchmarks.cells import Cell
+from synthaug.benchmarks.cells import Cell, CellData
 from synthaug.benchmarks.contest import Contest, load_contest
-from synthaug.benchmarks.findings import ArmResults, write_findings
-from synthaug.benchmarks.tuning import TRIALS, TUNING_SEEDS, choose_options, count_trials
+from synthaug.benchmarks.findings import write_findings
+from synthaug.benchmarks.material import collect_material
+from synthaug.benchmarks.results import ArmResults, choose_front
+from synthaug.benchmarks.tuning import TRIALS, TUNING_SEEDS, Tuner, count_trials
 from synthaug.classical import BACKENDS
-from synthaug.classifier import resolve_device
+from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.errors import InputError, StoppedError, suggest
+from synthaug.generators.base import ConditionalGenerator
 from synthaug.report import Report
 from synthaug.shards import locked, write_file
 from synthaug.signals import StopSignals
 
-__all__ = ["benchmark"]
+__all__ = ["benchmark", "count_positions"]
 
 _RECORD, _CELLS, _REPORT = "benchmark.json", "cells", ("report.json", "report.md", "report.html")
 
 
 def benchmark(
     real: Dataset,
-    synthetic: Dataset,
+    synthetic: Dataset | Mapping[str, Dataset],
     *,
     test: Dataset,
+    oracle: Dataset | None = None,
+    generator: ConditionalGenerator | None = None,
     seeds: int = 5,
     arms: Sequence[str] | None = None,
     steps: int | None = None,
@@ -65,12 +71,16 @@ def benchmark(
 
     Args:
         real: Real rows; the validation rows are taken from them.
-        synthetic: Synthetic rows: those marked as such, or all where none is marked.
+        synthetic: Synthetic rows: those marked as such, or all where none is marked; or several sources by name,
+            whose names then are kinds of rows for the arms.
         test: Rows that nothing was fitted or chosen on.
+        oracle: Further real rows, for arms that show what those would be worth; the rows beyond
+            `limit_per_class` when None.
+        generator: Encodes and decodes for arms with latent SMOTE.
         seeds: Number of paired seeds; fewer than 5 never give another verdict than "no clear change".
-        arms: Names of the arms; all five when None.
+        arms: Names of the arms, see `parse_arm`; when None, those of `default_arms`.
         steps: Optimiser steps of every arm; from the number of rows when None.
-        classifier: "small", the only one so far.
+        classifier: "small" or "resnet".
         image_column: Found by feature type when None.
         label_column: Found by feature type when None.
         image_size: Side at which all rows are compared; the data's own when None.
@@ -95,93 +105,139 @@ def benchmark(
         FailedError: If a training failed.
         StoppedError: If a signal came; what was finished is kept in `output`.
     """
-    chosen, device = check_arms(arms), resolve_device(device)
+    device = resolve_device(device)
     _check_numbers(seeds=seeds, steps=steps, num_processes=num_processes)
-    _check_word("classifier", classifier, ["small"])
+    _check_word("classifier", classifier, list(CLASSIFIERS))
     _check_word("backend", backend, list(BACKENDS))
+    sources = dict(synthetic) if isinstance(synthetic, Mapping) else {"synthetic": synthetic}
+    _check_sources(sources)
+    named = tuple(sources) if len(sources) > 1 else ()
+    if arms is not None:
+        check_arms(arms, named)
     contest = load_contest(
-        real, synthetic, test, image_column=image_column, label_column=label_column, image_size=image_size,
-        limit_per_class=limit_per_class, on_bad_image=on_bad_image, source=source, drop_leaks=drop_leaks,
+        real, sources, test, oracle=oracle, image_column=image_column, label_column=label_column,
+        image_size=image_size, limit_per_class=limit_per_class, on_bad_image=on_bad_image, source=source,
+        drop_leaks=drop_leaks,
     )  # fmt: skip
     for kind, row, other, _ in contest.near_duplicates[:1]:
         count = len(contest.near_duplicates)
         message = f"{count} test rows look nearly like rows of an arm, e.g. row {row} and {kind} row {other}"
         print(f"warning: {message}", file=sys.stderr)
-    template = _template(contest, steps=steps, backend=backend, device=device)
+    counts = list(contest.train.class_counts.values())
+    names = default_arms(counts, sources=named, oracle=contest.oracle is not None) if arms is None else tuple(arms)
+    template = _template(contest, steps=steps, backend=backend, classifier=classifier, device=device)
     arguments = {
-        "version": synthaug.__version__, "arms": [arm.name for arm in chosen], "seeds": seeds,
+        "version": synthaug.__version__, "arms": list(names), "seeds": seeds,
         "steps": template.steps, "classifier": classifier, "backend": backend, "device": device,
         "drop_leaks": drop_leaks, "source": contest.leaks.run, **contest.digests(),
     }  # fmt: skip
-    command = command or _describe_call(arguments, limit_per_class)
-    processes = 1 if device != "cpu" else num_processes or _cores()
+    match = _Match(
+        contest, check_arms(names, named), named, generator, template, seeds,
+        processes=1 if device != "cpu" else num_processes or _cores(),
+        command=command or _describe_call(arguments, limit_per_class),
+    )  # fmt: skip
     with contextlib.ExitStack() as stack:
         folder = None if output is None else Path(output)
         if folder is not None:
             stack.enter_context(locked(folder))
             if (finished := _open_folder(folder, arguments, fresh=fresh)) is not None:
                 return finished
-        return _run(contest, chosen, template, seeds, folder, processes, command)
+        report = _play(match, folder)
+        if folder is not None:
+            report.save(folder)
+        return report
 
 
-def _run(
-    contest: Contest,
-    arms: Sequence[Arm],
-    template: Cell,
-    seeds: int,
-    folder: Path | None,
-    processes: int,
-    command: str,
-) -> Report:
-    """Run every cell that is not there yet and write the report."""
-    rows = len(contest.validation)
-    total = count_trials(arms, validation_rows=rows) + len(arms) * seeds
+@dataclass(frozen=True)
+class _Match:
+    """Everything a benchmark was asked for."""
+
+    contest: Contest
+    arms: Sequence[Arm]
+    sources: Sequence[str]
+    generator: ConditionalGenerator | None
+    template: Cell
+    seeds: int
+    processes: int
+    command: str
+
+
+def _play(match: _Match, folder: Path | None) -> Report:
+    """Run every cell that is not there yet and return the report."""
+    rows = len(match.contest.validation)
+    total = count_trials(match.arms, validation_rows=rows) + len(match.arms) * match.seeds
+    data = collect_material(match.contest, match.arms, match.generator)
     with (
         StopSignals() as stop,
         tqdm(total=total, desc="tuning", unit="training", mininterval=0.5) as bar,
-        CellPool(contest.arrays(), num_processes=processes, should_stop=lambda: stop.received > 0) as pool,
+        CellPool(data, num_processes=match.processes, should_stop=lambda: stop.received > 0) as pool,
     ):
         ledger = _Ledger(pool, folder, bar)
+        tuner = Tuner(match.template, ledger.run, match.sources, rows)
         try:
-            choice = choose_options(arms, template, ledger.run, validation_rows=rows)
-            bar.set_description("arms x seeds")
-            seeded = {
-                arm: [replace(choice.options[arm.name], seed=seed, test=True) for seed in range(seeds)] for arm in arms
-            }
-            results = ledger.run([cell for cells in zip(*seeded.values(), strict=True) for cell in cells])
+            results = _run_arms(match, data, tuner, ledger, bar)
         except InterruptedError:
             kept = f"the finished trainings are in {str(folder)!r}" if folder else "nothing is kept"
             raise StoppedError(f"stopped: {kept}; run the same again to go on", stop.received) from None
-    report = write_findings(
-        [ArmResults(arm, choice.options[arm.name], [results[cell] for cell in cells]) for arm, cells in seeded.items()],
-        choice,
-        contest,
-        settings=_describe_settings(contest, template, seeds, trials=TRIALS if choice.trials else 0),
+    return write_findings(
+        results,
+        tuner.trials,
+        match.contest,
+        settings=_describe_settings(match, trials=TRIALS if tuner.trials else 0),
         cost={
             "seconds": ledger.seconds,
             "cells": len(ledger.results),
-            "processes": processes,
-            "device": template.device,
+            "processes": match.processes,
+            "device": match.template.device,
         },
-        command=command,
+        command=match.command,
     )
-    if folder is not None:
-        report.save(folder)
-    return report
 
 
-def _describe_settings(contest: Contest, template: Cell, seeds: int, *, trials: int) -> dict[str, Any]:
+def _run_arms(match: _Match, data: CellData, tuner: Tuner, ledger: _Ledger, bar: tqdm[Any]) -> list[ArmResults]:
+    """Tune and run the arms: first those that exchange nothing, then, knowing which is the best, the others."""
+    found: dict[str, ArmResults] = {}
+    added = {kind: len(rows) for kind, rows in data.others.items()}
+
+    def run(arms: Sequence[Arm], shown: str) -> None:
+        bar.set_description(f"tuning, {shown}")
+        tuner.choose_options(arms)
+        bar.set_description(f"seeds, {shown}")
+        cells = {
+            arm: [replace(tuner.options[arm.name], seed=seed, test=True) for seed in range(match.seeds)] for arm in arms
+        }
+        settled = [cell.settle(match.sources) for seed in zip(*cells.values(), strict=True) for cell in seed]
+        results = ledger.run(list(dict.fromkeys(settled)))
+        for arm, own in cells.items():
+            seeded = [results[cell.settle(match.sources)] for cell in own]
+            found[arm.name] = ArmResults(arm, tuner.options[arm.name], seeded, added.get(arm.rows, 0))
+
+    first = [arm for arm in match.arms if not arm.exchanges]
+    bar.set_description("tuning, policy")
+    tuner.choose_policy(first)
+    run(first, "real rows alone")
+    plain = [result for result in found.values() if result.arm.side == "classical"]
+    best = choose_front(plain).arm if plain else None
+    order = [arm if best is None else arm.rest_on(best) for arm in match.arms]
+    run([arm for arm in dict.fromkeys(order) if arm.name not in found], "rows added")
+    bar.update(max(0, (bar.total or 0) - bar.n))
+    return [found[name] for name in dict.fromkeys(arm.name for arm in order)]
+
+
+def _describe_settings(match: _Match, *, trials: int) -> dict[str, Any]:
+    template, codec = match.template, match.contest.train.codec
     return {
         "version": synthaug.__version__,
-        "seeds": list(range(seeds)),
+        "seeds": list(range(match.seeds)),
         "tuning_seeds": list(TUNING_SEEDS),
         "trials": trials,
         "steps": template.steps,
         "batch_size": template.batch_size,
-        "classifier": "small",
+        "classifier": template.classifier,
         "backend": template.backend,
-        "image_size": contest.train.codec.image_size,
-        "channels": contest.train.codec.channels,
+        "image_size": codec.image_size,
+        "channels": codec.channels,
+        "sources": {name: len(rows) for name, rows in match.contest.sources.items()},
     }
 
 
@@ -204,7 +260,6 @@ class _Ledger:
     def run(self, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
         """Return the result of every cell."""
         missing = [cell for cell in cells if not self._know(cell)]
-        self._bar.update(len(cells) - len(missing))
         self._pool.run(missing, self._keep)
         return self.results
 
@@ -212,6 +267,7 @@ class _Ledger:
         path = None if self._folder is None else self._folder / cell.name
         if cell not in self.results and path is not None and path.is_file():
             self.results[cell] = json.loads(path.read_text())
+            self._bar.update(1)
         return cell in self.results
 
     def _keep(self, cell: Cell, result: dict[str, Any]) -> None:
@@ -251,13 +307,23 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _template(contest: Contest, *, steps: int | None, backend: str, device: str) -> Cell:
-    """Return a cell with what all cells share: steps 300 (up to 1,000 rows) to 600 (32,000 and more)."""
-    rows, classes = len(contest.train), len(contest.class_names)
+def _template(contest: Contest, *, steps: int | None, backend: str, classifier: str, device: str) -> Cell:
+    """Return a cell with what all cells share."""
+    steps, batch_size = _count_steps(len(contest.train), len(contest.class_names), steps)
+    return Cell("", 0, steps, batch_size, "", 0.0, backend=backend, classifier=classifier, device=device)
+
+
+def _count_steps(rows: int, classes: int, steps: int | None) -> tuple[int, int]:
+    """Return steps, 300 (up to 1,000 rows) to 600 (32,000 and more), and batch size."""
     batch_size = 32 if rows < 1_000 else 64
     batch_size = max(batch_size, min(256, 1 << (classes - 1).bit_length()))
-    steps = steps or int(np.clip(round(300 * (rows / 1_000) ** 0.2, -1), 300, 600))
-    return Cell("", 0, steps, batch_size, "", 0.0, 0.0, backend, device)
+    return steps or int(np.clip(round(300 * (rows / 1_000) ** 0.2, -1), 300, 600)), batch_size
+
+
+def count_positions(rows: int, classes: int, steps: int | None = None) -> int:
+    """Return how many images one training shows."""
+    steps, batch_size = _count_steps(rows, classes, steps)
+    return steps * batch_size
 
 
 def _check_numbers(**numbers: int | None) -> None:
@@ -267,6 +333,17 @@ def _check_numbers(**numbers: int | None) -> None:
             raise InputError(f"{name} is {value!r}; give an integer of at least 1")
         if name == "seeds" and value is not None and value > TUNING_SEEDS[0]:
             raise InputError(f"seeds is {value}; give at most {TUNING_SEEDS[0]}")
+
+
+def _check_sources(sources: Mapping[str, Dataset]) -> None:
+    """Refuse names of sources that would not be told apart in the name of an arm."""
+    taken = ("real", "oversampled", "best", "classical", "strong", "oracle")
+    for name in sources:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or name in taken:
+            raise InputError(
+                f"source name {name!r} cannot be used in the name of an arm; give a word of small letters and digits "
+                f"other than {', '.join(taken)}"
+            )
 
 
 def _check_word(name: str, value: str, allowed: list[str]) -> None:
@@ -284,7 +361,7 @@ def _cores() -> int:
 
 def _describe_call(arguments: Mapping[str, Any], limit_per_class: int | None) -> str:
     """Return the call in Python, with the names of the three datasets left as the caller's."""
-    options = [f"{key}={arguments[key]!r}" for key in ("arms", "seeds", "steps", "backend", "device")]
+    options = [f"{key}={arguments[key]!r}" for key in ("arms", "seeds", "steps", "classifier", "device")]
     if limit_per_class is not None:
         options.append(f"limit_per_class={limit_per_class}")
     return "synthaug.benchmark(\n    real, synthetic, test=test,\n    " + ",\n    ".join(options) + ",\n)"

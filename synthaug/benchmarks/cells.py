@@ -6,68 +6,87 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from synthaug.benchmarks.arms import parse_arm, schedule_rows
+from synthaug.benchmarks.arms import Arm, parse_arm
+from synthaug.benchmarks.losses import make_loss
+from synthaug.benchmarks.schedules import schedule_rows
 from synthaug.classical import POLICIES, augment
-from synthaug.classifier import SmallClassifier, fit_classifier, initial_classifier, predict_logits
-from synthaug.metrics import balanced_accuracy, balanced_nll
+from synthaug.classifier import fit_classifier, initial_classifier, predict_logits
+from synthaug.metrics import balanced_accuracy, balanced_nll, calibration_error, scaled_nll
 from synthaug.noise import BatchRandom
+from synthaug.strong import mix_images, trivial_augment
 
-__all__ = ["Cell", "CellData", "run_cell"]
+__all__ = ["Cell", "CellData", "Rows", "run_cell"]
 
 _CURVE_POINTS = 10
 _CURVE_ROWS = 1_000
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Pixels with their classes.
+
+    Args:
+        pixels: (N, H, W, C) uint8.
+        labels: (N,) int64.
+    """
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
 class CellData:
-    """Every array a benchmark trains on and measures with; pixels (N, H, W, C) uint8, labels (N,) int64.
+    """Every row a benchmark trains on and measures with.
 
     Args:
         num_classes: Number of classes.
-        real_pixels: Training rows, without validation rows.
-        real_labels: Their classes.
-        synthetic_pixels: Synthetic rows.
-        synthetic_labels: Their classes.
-        validation_pixels: Rows that choose; may be empty.
-        validation_labels: Their classes.
-        test_pixels: Rows that judge.
-        test_labels: Their classes.
+        real: Training rows, without validation rows.
+        validation: Rows that choose; may be empty.
+        test: Rows that judge.
+        others: Kind ("synthetic", "smote", ...) -> rows that an arm exchanges real ones for.
     """
 
     num_classes: int
-    real_pixels: NDArray[np.uint8]
-    real_labels: NDArray[np.int64]
-    synthetic_pixels: NDArray[np.uint8]
-    synthetic_labels: NDArray[np.int64]
-    validation_pixels: NDArray[np.uint8]
-    validation_labels: NDArray[np.int64]
-    test_pixels: NDArray[np.uint8]
-    test_labels: NDArray[np.int64]
+    real: Rows
+    validation: Rows
+    test: Rows
+    others: Mapping[str, Rows] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write the arrays as .npy files, which workers map into memory."""
-        for field in dataclasses.fields(self):
-            np.save(folder / f"{field.name}.npy", np.asarray(getattr(self, field.name)), allow_pickle=False)
+        parts = {"real": self.real, "validation": self.validation, "test": self.test}
+        kinds = list(self.others)
+        for name, rows in (*parts.items(), *((f"other-{kinds.index(kind)}", self.others[kind]) for kind in kinds)):
+            np.save(folder / f"{name}-pixels.npy", rows.pixels, allow_pickle=False)
+            np.save(folder / f"{name}-labels.npy", rows.labels, allow_pickle=False)
+        (folder / "data.json").write_text(json.dumps({"num_classes": self.num_classes, "others": kinds}))
 
     @classmethod
     def load(cls, folder: Path) -> CellData:
         """Return what `save` wrote, memory-mapped."""
-        arrays = {
-            field.name: np.load(folder / f"{field.name}.npy", mmap_mode="r", allow_pickle=False)
-            for field in dataclasses.fields(cls)
-        }
-        return cls(**{**arrays, "num_classes": int(arrays["num_classes"])})
+
+        def read(name: str) -> Rows:
+            arrays = [np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("pixels", "labels")]
+            return Rows(*arrays)
+
+        facts = json.loads((folder / "data.json").read_text())
+        others = {kind: read(f"other-{number}") for number, kind in enumerate(facts["others"])}
+        return cls(facts["num_classes"], read("real"), read("validation"), read("test"), others)
 
 
 @dataclass(frozen=True)
@@ -75,14 +94,17 @@ class Cell:
     """What decides a cell's result, apart from the data.
 
     Args:
-        arm: Name of the arm.
+        arm: Name of the arm, without "best".
         seed: Paired seed.
         steps: Optimiser steps.
         batch_size: Rows of a step.
-        policy: Name of the classical policy.
+        policy: Name of the classical policy, or "trivial" or "trivial+flip".
         learning_rate: Peak learning rate.
-        share: Probability that a row is exchanged for a synthetic one (arms that mix).
-        backend: Engine of the classical augmentation.
+        mix: "", "mixup" or "cutmix": how the images of a batch are mixed with each other.
+        share: Probability that a row is exchanged (arms that exchange).
+        finish: Share of the steps at the end at which real rows stay.
+        backend: Engine of the augmentation.
+        classifier: Name of the network.
         device: Where to train.
         test: Whether the test rows are predicted at the end; False while tuning.
     """
@@ -93,8 +115,11 @@ class Cell:
     batch_size: int
     policy: str
     learning_rate: float
-    share: float
+    mix: str = ""
+    share: float = 0.0
+    finish: float = 0.0
     backend: str = "torch"
+    classifier: str = "small"
     device: str = "cpu"
     test: bool = False
 
@@ -102,7 +127,12 @@ class Cell:
     def name(self) -> str:
         """File name of the result: arm, seed and a hash of everything."""
         digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:10]
-        return f"{self.arm}-seed{self.seed}-{digest}.json"
+        return f"{self.arm.replace('/', '-')}-seed{self.seed}-{digest}.json"
+
+    def settle(self, sources: Sequence[str]) -> Cell:
+        """Return the cell that trains the same: an arm that exchanges nothing is the arm it rests on."""
+        arm = parse_arm(self.arm, sources)
+        return dataclasses.replace(self, arm=arm.base, finish=0.0) if arm.exchanges and not self.share else self
 
 
 def _pool(pixels: Sequence[NDArray[np.uint8]], device: str) -> Tensor:
@@ -115,34 +145,40 @@ def _to_float(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def _batches(cell: Cell, data: CellData) -> Callable[[int], tuple[Tensor, Tensor]]:
+def _batches(cell: Cell, arm: Arm, data: CellData) -> Callable[[int], tuple[Tensor, Tensor]]:
     """Return the function that gives the batch of a step."""
-    arm = parse_arm(cell.arm)
-    rows = torch.from_numpy(
-        schedule_rows(
-            arm,
-            np.asarray(data.real_labels),
-            np.asarray(data.synthetic_labels),
-            length=cell.steps * cell.batch_size,
-            seed=cell.seed,
-            share=cell.share,
-        )
-    ).to(cell.device)
-    images = _pool([data.real_pixels, data.synthetic_pixels], cell.device)
-    labels = torch.from_numpy(np.concatenate([data.real_labels, data.synthetic_labels])).to(cell.device)
+    parts = [data.real, *([data.others[arm.rows]] if arm.rows else [])]
+    labels = [np.asarray(part.labels) for part in parts]
+    schedule = schedule_rows(
+        arm, labels[0], labels[-1], length=cell.steps * cell.batch_size, seed=cell.seed, share=cell.share,
+        finish=cell.finish,
+    )  # fmt: skip
+    rows = torch.from_numpy(schedule).to(cell.device)
+    images = _pool([part.pixels for part in parts], cell.device)
+    classes = torch.from_numpy(np.concatenate(labels)).to(cell.device)
 
     def draw_batch(step: int) -> tuple[Tensor, Tensor]:
         chosen = rows[step * cell.batch_size : (step + 1) * cell.batch_size]
-        batch = _to_float(images[chosen])
-        if arm.classical:
-            rng = BatchRandom(cell.seed, step, start=0, count=cell.batch_size, device=cell.device)
-            batch = augment(batch, POLICIES[cell.policy], rng, backend=cell.backend)
-        return batch, labels[chosen]
+        batch, targets = _to_float(images[chosen]), classes[chosen]
+        if not arm.augmentation:
+            return batch, targets
+        rng = BatchRandom(cell.seed, step, start=0, count=cell.batch_size, device=cell.device)
+        batch = _augment(batch, cell, rng)
+        if not cell.mix:
+            return batch, targets
+        shares = functional.one_hot(targets, data.num_classes).float()
+        return mix_images(batch, shares, rng, kind=cell.mix)
 
     return draw_batch
 
 
-def _predict(network: SmallClassifier, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _augment(images: Tensor, cell: Cell, rng: BatchRandom) -> Tensor:
+    if cell.policy in POLICIES:
+        return augment(images, POLICIES[cell.policy], rng, backend=cell.backend)
+    return trivial_augment(images, rng, flip=cell.policy.endswith("+flip"), backend=cell.backend)
+
+
+def _predict(network: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     device = next(network.parameters()).device
     parts = [
         predict_logits(network, _to_float(_pool([pixels[start : start + 4096]], str(device))))
@@ -151,12 +187,14 @@ def _predict(network: SmallClassifier, pixels: NDArray[np.uint8]) -> NDArray[np.
     return torch.cat(parts).numpy()
 
 
-def _measure(network: SmallClassifier, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> dict[str, Any]:
-    logits = _predict(network, pixels)
-    predictions, truth = logits.argmax(axis=1), np.asarray(labels)
+def _measure(network: nn.Module, rows: Rows, num_classes: int) -> dict[str, Any]:
+    logits, truth = _predict(network, rows.pixels), np.asarray(rows.labels)
+    predictions = logits.argmax(axis=1)
     return {
-        "balanced_accuracy": balanced_accuracy(truth, predictions, network.num_classes),
-        "nll": balanced_nll(truth, logits, network.num_classes),
+        "balanced_accuracy": balanced_accuracy(truth, predictions, num_classes),
+        "nll": balanced_nll(truth, logits, num_classes),
+        "scaled_nll": scaled_nll(truth, logits, num_classes),
+        "calibration_error": calibration_error(truth, logits),
         "predictions": predictions.tolist(),
     }
 
@@ -170,36 +208,38 @@ def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = la
         should_stop: Looked at after every step; true abandons the cell.
 
     Returns:
-        JSON-friendly: "cell", "validation" (balanced accuracy, nll), "curve" [[step, balanced accuracy on
-        validation rows], ...] and "test" (balanced accuracy, nll, predictions) when asked for, "seconds".
+        JSON-friendly: "cell", "validation" and, when asked for, "test" (each balanced_accuracy, nll, scaled_nll,
+        calibration_error, predictions), "curve" [[step, balanced accuracy on validation rows], ...], "seconds".
 
     Raises:
         InterruptedError: If it was abandoned.
     """
     started, curve = time.perf_counter(), list[tuple[int, float]]()
+    arm, classes = parse_arm(cell.arm, tuple(data.others)), data.num_classes
     network = initial_classifier(
-        data.num_classes, data.real_pixels.shape[1], data.real_pixels.shape[3], seed=cell.seed
+        classes, data.real.pixels.shape[1], data.real.pixels.shape[3], seed=cell.seed, kind=cell.classifier
     ).to(cell.device)
     every = max(1, cell.steps // _CURVE_POINTS)
-    spaced = np.unique(np.linspace(0, len(data.validation_labels) - 1, _CURVE_ROWS).astype(np.int64))
+    spaced = np.unique(np.linspace(0, len(data.validation) - 1, _CURVE_ROWS).astype(np.int64))
 
     def on_step(done: int) -> None:
         if should_stop():
             raise InterruptedError(cell.name)
-        if cell.test and len(data.validation_labels) and done % every == 0:
-            measured = _measure(network, data.validation_pixels[spaced], data.validation_labels[spaced])
-            curve.append((done, measured["balanced_accuracy"]))
+        if cell.test and len(data.validation) and done % every == 0:
+            shown = Rows(data.validation.pixels[spaced], data.validation.labels[spaced])
+            curve.append((done, _measure(network, shown, classes)["balanced_accuracy"]))
 
     with _one_thread():
+        counts = np.bincount(data.real.labels, minlength=classes)
         fit_classifier(
-            network, _batches(cell, data), steps=cell.steps, learning_rate=cell.learning_rate, on_step=on_step
-        )
+            network, _batches(cell, arm, data), steps=cell.steps, learning_rate=cell.learning_rate, on_step=on_step,
+            loss=make_loss(arm.loss, counts, device=cell.device),
+        )  # fmt: skip
         result: dict[str, Any] = {"cell": asdict(cell), "curve": curve, "validation": None, "test": None}
-        if len(data.validation_labels):
-            result["validation"] = _measure(network, data.validation_pixels, data.validation_labels)
-            del result["validation"]["predictions"]
+        if len(data.validation):
+            result["validation"] = _measure(network, data.validation, classes)
         if cell.test:
-            result["test"] = _measure(network, data.test_pixels, data.test_labels)
+            result["test"] = _measure(network, data.test, classes)
     result["seconds"] = time.perf_counter() - started
     return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,9 +11,8 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from synthaug.benchmarks.cells import CellData
 from synthaug.columns import real_rows
-from synthaug.data import LabeledImages, load_images, split_validation
+from synthaug.data import LabeledImages, join_images, limit_images, load_images, split_validation
 from synthaug.errors import InputError
 from synthaug.leaks import LeakCheck, check_leaks, run_hashes
 from synthaug.neighbours import find_near_duplicates
@@ -30,7 +30,8 @@ class Contest:
     Args:
         train: Real rows the arms train on.
         validation: Real rows that make every choice.
-        synthetic: Synthetic rows.
+        sources: Name -> synthetic rows from there.
+        oracle: Further real rows, which no arm but the oracles sees; None where there are none.
         test: Rows that judge.
         leaks: What the leak check found.
         near_duplicates: (kind, test row, row of that kind, distance), nearest first.
@@ -39,7 +40,8 @@ class Contest:
 
     train: LabeledImages
     validation: LabeledImages
-    synthetic: LabeledImages
+    sources: Mapping[str, LabeledImages]
+    oracle: LabeledImages | None
     test: LabeledImages
     leaks: LeakCheck
     near_duplicates: tuple[tuple[str, int, int, float], ...]
@@ -50,20 +52,16 @@ class Contest:
         """The classes, in label order."""
         return self.train.class_names
 
-    def arrays(self) -> CellData:
-        """Return what cells train on and measure with."""
-        return CellData(
-            len(self.class_names),
-            self.train.pixels, self.train.labels,
-            self.synthetic.pixels, self.synthetic.labels,
-            self.validation.pixels, self.validation.labels,
-            self.test.pixels, self.test.labels,
-        )  # fmt: skip
+    @functools.cached_property
+    def synthetic(self) -> LabeledImages:
+        """All synthetic rows, source after source."""
+        return join_images(list(self.sources.values()))
 
     def digests(self) -> dict[str, str]:
         """Return a sha256 for each kind of rows: their pixels and classes, in order."""
         parts = {
-            "real": (self.train, self.validation), "synthetic": (self.synthetic,), "test": (self.test,)
+            "real": (self.train, self.validation), "synthetic": tuple(self.sources.values()), "test": (self.test,),
+            "oracle": () if self.oracle is None else (self.oracle,),
         }  # fmt: skip
         return {kind: _digest(rows) for kind, rows in parts.items()}
 
@@ -80,9 +78,10 @@ def _digest(parts: tuple[LabeledImages, ...]) -> str:
 
 def load_contest(
     real: Dataset,
-    synthetic: Dataset,
+    synthetic: Mapping[str, Dataset],
     test: Dataset,
     *,
+    oracle: Dataset | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     image_size: int | None = None,
@@ -97,8 +96,9 @@ def load_contest(
 
     Args:
         real: Real rows; rows marked as synthetic are left out.
-        synthetic: Its rows marked as synthetic, or all where nothing is marked.
+        synthetic: Name -> its rows marked as synthetic, or all where nothing is marked.
         test: Rows that judge; rows marked as synthetic are left out.
+        oracle: Further real rows, for the oracle arms; those beyond `limit_per_class` when None.
         image_column: Image column of the real rows; found when None.
         label_column: Label column of the real rows; found when None.
         image_size: Side at which everything is compared; from the real rows when None.
@@ -111,30 +111,45 @@ def load_contest(
         InputError: Columns or classes that do not fit, or a leak.
     """
     run = run_hashes(source)
-    whole = load_images(
-        real, image_column=image_column, label_column=label_column, image_size=image_size,
-        limit_per_class=limit_per_class, on_bad_image=on_bad_image,
-    )  # fmt: skip
+    everything = load_images(
+        real, image_column=image_column, label_column=label_column, image_size=image_size, on_bad_image=on_bad_image
+    )
+    whole = everything if limit_per_class is None else limit_images(everything, limit_per_class)
     like: dict[str, Any] = {
         "codec": whole.codec, "class_names": whole.class_names, "on_bad_image": on_bad_image
     }  # fmt: skip
-    made = load_images(_synthetic_rows(synthetic), **_columns_in(synthetic, whole), **like)
+    made = {
+        name: load_images(_synthetic_rows(rows), **_columns_in(rows, whole), **like) for name, rows in synthetic.items()
+    }
     judging = load_images(test, **_columns_in(test, whole), **like)
-    arms = {"real": whole.hashes, "synthetic": made.hashes}
-    leaks = check_leaks(judging.hashes, arms, run, test_rows=judging.rows, drop=drop_leaks)
-    whole = whole.take(np.flatnonzero(leaks.keep["real"]))
-    made = made.take(np.flatnonzero(leaks.keep["synthetic"]))
+    further = everything.take(np.flatnonzero(~np.isin(everything.rows, whole.rows)))
+    if oracle is not None:
+        further = load_images(oracle, **_columns_in(oracle, whole), **like)
+    kinds = {"real": whole, **{_kind(name, made): rows for name, rows in made.items()}}
+    leaks = check_leaks(
+        judging.hashes, {kind: rows.hashes for kind, rows in kinds.items()}, run,
+        test_rows=judging.rows, drop=drop_leaks,
+    )  # fmt: skip
+    kinds = {kind: rows.take(np.flatnonzero(leaks.keep[kind])) for kind, rows in kinds.items()}
+    whole, made = kinds["real"], {name: kinds[_kind(name, made)] for name in made}
+    further = further.take(np.flatnonzero(~np.isin(further.hashes, np.union1d(whole.hashes, judging.hashes))))
     train, validation, notes = _hold_out(whole, run)
+    union = join_images(list(made.values()))
     _check_rows(train, made)
-    near = _near_duplicates(judging, {"real": whole, "synthetic": made})
-    copied = find_near_duplicates(validation.pixels, made.pixels, threshold=_NEAR)
+    near = _near_duplicates(judging, {"real": whole, "synthetic": union})
+    copied = find_near_duplicates(validation.pixels, union.pixels, threshold=_NEAR)
     if copied:
         notes.append(
             f"{len(copied)} of the {len(validation)} validation rows look nearly like a synthetic row, so the choices "
             "favour the synthetic rows; the verdict on test rows does not."
         )
-    notes += _describe_gaps(train, validation, made, judging)
-    return Contest(train, validation, made, judging, leaks, near, tuple(notes))
+    notes += _describe_gaps(train, validation, union, judging)
+    return Contest(train, validation, made, further if len(further) else None, judging, leaks, near, tuple(notes))
+
+
+def _kind(name: str, made: Mapping[str, LabeledImages]) -> str:
+    """Return how the rows of a source are called in messages."""
+    return "synthetic" if len(made) == 1 else f"synthetic ({name})"
 
 
 def _synthetic_rows(dataset: Dataset) -> Dataset:
@@ -174,12 +189,15 @@ def _hold_out(
     return images.take(np.flatnonzero(~held)), images.take(np.flatnonzero(held)), []
 
 
-def _check_rows(train: LabeledImages, synthetic: LabeledImages) -> None:
+def _check_rows(train: LabeledImages, synthetic: Mapping[str, LabeledImages]) -> None:
     empty = [name for name, rows in train.class_counts.items() if rows == 0]
     if empty:
         raise InputError(f"class {empty[0]!r} has no training row left; give real rows of every class")
-    if not len(synthetic):
-        raise InputError("no synthetic row is left; give a synthetic dataset that is not made of test rows")
+    for name, rows in synthetic.items():
+        if not len(rows):
+            raise InputError(
+                f"no synthetic row of {name!r} is left; give a synthetic dataset that is not made of test rows"
+            )
 
 
 def _near_duplicates(

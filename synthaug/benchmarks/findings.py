@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from synthaug.benchmarks.arms import Arm
-from synthaug.benchmarks.cells import Cell
+from synthaug.benchmarks.comparisons import compare_arms, compare_groups, compare_pair, count_equivalents
 from synthaug.benchmarks.contest import Contest
-from synthaug.benchmarks.tuning import Choice, describe_options
+from synthaug.benchmarks.results import ArmResults, choose_front
+from synthaug.benchmarks.tuning import Trials
+from synthaug.benchmarks.verdicts import decide, write_sentence
 from synthaug.gallery import draw_pictures
 from synthaug.metrics import (
     MINIMUM_SEEDS,
     Estimate,
     confusion_matrix,
     estimate_mean,
-    judge_difference,
     macro_f1,
     mean_recalls,
 )
 from synthaug.report import Report
 
-__all__ = ["ArmResults", "decide", "write_findings"]
+__all__ = ["write_findings"]
 
 _CONFUSIONS, _LISTED = 10, 5
 
@@ -36,38 +34,9 @@ _METHOD = (
 )
 
 
-@dataclass(frozen=True)
-class ArmResults:
-    """One arm and its reported seeds.
-
-    Args:
-        arm: The arm.
-        cell: Its chosen options.
-        seeds: What `run_cell` returned for each seed, in order.
-    """
-
-    arm: Arm
-    cell: Cell
-    seeds: Sequence[Mapping[str, Any]]
-
-    def predictions(self) -> NDArray[np.int64]:
-        """Return (S, n) the predicted classes of the test rows."""
-        return np.array([result["test"]["predictions"] for result in self.seeds], dtype=np.int64)
-
-    def mean(self, part: str, number: str) -> float | None:
-        """Return a number averaged over the seeds, None where it was not measured."""
-        values = [result[part][number] for result in self.seeds if result[part] is not None]
-        return float(np.mean(values)) if values else None
-
-    def curve(self) -> list[list[float]]:
-        """Return [[step, balanced accuracy on validation rows], ...] averaged over the seeds."""
-        curves = np.array([result["curve"] for result in self.seeds], dtype=np.float64)
-        return [[float(number) for number in point] for point in curves.mean(axis=0)] if curves.size else []
-
-
 def write_findings(
     results: Sequence[ArmResults],
-    choice: Choice,
+    trials: Trials,
     contest: Contest,
     *,
     settings: Mapping[str, Any],
@@ -78,126 +47,86 @@ def write_findings(
 
     Args:
         results: Every arm with its reported seeds.
-        choice: What was chosen on validation rows.
+        trials: Everything that was tried on validation rows.
         contest: The rows.
         settings: What the benchmark ran with.
         cost: What it took.
         command: How to run it again.
     """
     by_name = {result.arm.name: result for result in results}
-    synthetic = _front([result for result in results if result.arm.mixed])
-    opponent = _front([result for result in results if not result.arm.uses_synthetic])
-    labels = contest.test.labels
-    hits = {name: result.predictions() == labels for name, result in by_name.items()}
-    difference = estimate_mean(hits[synthetic.arm.name].astype(np.float64) - hits[opponent.arm.name], labels)
-    matched = by_name.get(synthetic.arm.name.removesuffix("+synthetic"), opponent)
-    own = estimate_mean(hits[synthetic.arm.name].astype(np.float64) - hits[matched.arm.name], labels)
+    synthetic = choose_front([result for result in results if result.arm.side == "synthetic"])
+    opponent = choose_front([result for result in results if result.arm.side == "classical"])
+    labels, counts = contest.test.labels, list(contest.train.class_counts.values())
+    matched = by_name.get(synthetic.arm.base, opponent)
+    difference = compare_pair(synthetic, opponent, labels)
+    own = compare_pair(synthetic, matched, labels)
+    others = compare_arms(results, opponent, labels)
     verdict = decide(difference, own)
     pictures, captions = draw_pictures(contest.train, contest.synthetic, contest.class_names)
-    many = len(difference.per_seed) > 1
+    interval = (difference.low, difference.high) if len(difference.per_seed) > 1 else None
+    sentence = write_sentence(
+        verdict, difference, opponent.arm.name, len(labels), own, matched.arm.name,
+        unused=not synthetic.cell.share and synthetic.arm.share is None,
+    )  # fmt: skip
+    roles = {synthetic.arm.name: "synthetic", opponent.arm.name: "opponent"}
     return Report(
         verdict=verdict,
-        sentence=_sentence(verdict, difference, opponent.arm.name, len(labels), own, matched.arm.name),
+        sentence=sentence,
         difference=difference.value,
-        interval=(difference.low, difference.high) if many else None,
-        arms=[
-            _arm_entry(result, {synthetic.arm.name: "synthetic", opponent.arm.name: "opponent"}, contest)
-            for result in results
-        ],
+        interval=interval,
+        arms=[{**_arm_entry(result, roles, contest), "difference": others.get(result.arm.name)} for result in results],
         comparison={
             "synthetic": synthetic.arm.name,
             "opponent": opponent.arm.name,
+            **_describe_estimate(difference),
             "matched": {
                 "arm": matched.arm.name,
                 "difference": own.value,
-                "interval": [own.low, own.high] if many else None,
+                "interval": [own.low, own.high] if interval else None,
             },
-            "per_seed": list(difference.per_seed),
-            "standard_error": difference.standard_error if many else None,
-            "seed_error": difference.seed_error if many else None,
-            "row_error": difference.row_error if many else None,
-            "degrees": difference.degrees,
-            "detectable": difference.detectable if many else None,
-            "method": _METHOD if many else "One seed shows no spread, so there is no interval.",
         },
+        groups=compare_groups(synthetic, opponent, labels, contest.class_names, counts),
+        worth=_weigh(results, others, difference, interval, contest),
         classes=_class_entries(synthetic, opponent, contest),
         confusions=_confusion_entries(synthetic, opponent, contest),
         curves={name: result.curve() for name, result in by_name.items()},
-        tuning=choice.trials,
+        tuning=trials,
         leaks=_leak_facts(contest),
         settings={**settings, "captions": captions, "rows": _row_counts(contest)},
         cost=dict(cost),
-        not_varied=_not_varied(contest),
-        notes=_notes(choice, contest, len(difference.per_seed)),
+        not_varied=_not_varied(contest, settings["classifier"]),
+        notes=_notes(trials, contest, len(difference.per_seed)),
         command=command,
         pictures=pictures,
     )
 
 
-def decide(difference: Estimate, own: Estimate) -> str:
-    """Return the verdict; "helps" has to hold against the opponent and against the same arm without synthetic rows.
-
-    What beats the opponent alone may be what the two real arms differ in, such as oversampling.
-
-    Args:
-        difference: Synthetic arm minus opponent.
-        own: Synthetic arm minus the same arm without synthetic rows.
-    """
-    verdict = judge_difference(difference)
-    return "no clear change" if verdict == "helps" and judge_difference(own) != "helps" else verdict
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", "−")
+def _describe_estimate(difference: Estimate) -> dict[str, Any]:
+    many = len(difference.per_seed) > 1
+    return {
+        "per_seed": list(difference.per_seed),
+        "standard_error": difference.standard_error if many else None,
+        "seed_error": difference.seed_error if many else None,
+        "row_error": difference.row_error if many else None,
+        "degrees": difference.degrees,
+        "p": difference.p_value if many else None,
+        "detectable": difference.detectable if many else None,
+        "method": _METHOD if many else "One seed shows no spread, so there is no interval.",
+    }
 
 
-def _sentence(verdict: str, difference: Estimate, opponent: str, rows: int, own: Estimate, matched: str) -> str:
-    """Return the verdict in plain words, with its numbers."""
-    seeds, change = len(difference.per_seed), _points(difference.value)
-    low, high = _points(difference.low), _points(difference.high)
-    size, against = (
-        f"{change.lstrip('+−')} percentage points",
-        f"the arm without them that validation chose ({opponent})",
-    )
-    ground = f"on {rows} test rows, over {seeds} paired seeds (95 % interval {low} to {high})"
-    if verdict == "helps":
-        return f"With synthetic rows balanced accuracy is {size} higher than in {against}, {ground}."
-    if verdict == "harms":
-        return (
-            f"With synthetic rows balanced accuracy is {size} lower than in {against}, {ground}: "
-            "do not train on them for this task."
-        )
-    if seeds < MINIMUM_SEEDS:
-        return (
-            f"A verdict needs at least {MINIMUM_SEEDS} paired seeds and this benchmark ran {seeds}, so "
-            f"nothing can be said; the difference to {against} was {change} percentage points."
-        )
-    if difference.low > 0:
-        return (
-            f"Balanced accuracy is {size} higher than in {against}, {ground}, but not clearly higher than in the "
-            f"same arm without synthetic rows ({matched}: {_points(own.value)} points, {_points(own.low)} to "
-            f"{_points(own.high)}): the gain is not shown to come from the synthetic rows."
-        )
-    return (
-        "Nothing here shows that the synthetic rows help or harm: balanced accuracy differs by "
-        f"{change} percentage points from {against}, {ground}. Until something does, train on the real rows alone."
-    )
-
-
-def _front(results: Sequence[ArmResults]) -> ArmResults:
-    """Return the arm with the best validation accuracy over the reported seeds; the last one without any.
-
-    Chosen on the full trainings rather than on trials: five seeds tell arms apart better than two.
-    """
-    if results[0].mean("validation", "nll") is None:
-        return results[-1]
-    return min(
-        results,
-        key=lambda result: (
-            -round(result.mean("validation", "balanced_accuracy") or 0.0, 9),
-            result.mean("validation", "nll") or 0.0,
-        ),
-    )
+def _weigh(
+    results: Sequence[ArmResults],
+    others: Mapping[str, Mapping[str, Any]],
+    difference: Estimate,
+    interval: tuple[float, float] | None,
+    contest: Contest,
+) -> dict[str, Any]:
+    """Return what the synthetic rows were worth in real ones; empty without oracle arms."""
+    gains = {
+        result.rows_added: others[result.arm.name]["value"] for result in results if result.arm.side == "oracle"
+    }  # fmt: skip
+    return count_equivalents(difference.value, interval, gains, len(contest.synthetic)) or {}
 
 
 def _arm_entry(result: ArmResults, roles: Mapping[str, str], contest: Contest) -> dict[str, Any]:
@@ -208,19 +137,18 @@ def _arm_entry(result: ArmResults, roles: Mapping[str, str], contest: Contest) -
     return {
         "name": result.arm.name,
         "description": result.arm.describe,
+        "side": result.arm.side,
         "role": roles.get(result.arm.name, ""),
-        "options": describe_options(result.arm, result.cell),
+        "options": result.options,
         "balanced_accuracy": accuracy.value,
         "interval": interval if len(accuracy.per_seed) > 1 else None,
         "per_seed": list(accuracy.per_seed),
         "macro_f1": float(np.mean([macro_f1(labels, row, count) for row in predictions])),
         "nll": result.mean("test", "nll"),
+        "calibration_error": result.mean("test", "calibration_error"),
         "worst_recall": float(np.nanmin(mean_recalls(labels, predictions, count))),
         "validation": result.mean("validation", "balanced_accuracy"),
-        "rows": {
-            "real": 0 if result.arm.only_synthetic else len(contest.train),
-            "synthetic": len(contest.synthetic) if result.arm.mixed or result.arm.only_synthetic else 0,
-        },
+        "rows": {"real": 0 if result.arm.alone else len(contest.train), "added": result.rows_added},
         "seconds": sum(one["seconds"] for one in result.seeds),
     }
 
@@ -306,18 +234,18 @@ def _row_counts(contest: Contest) -> dict[str, int]:
     }
 
 
-def _not_varied(contest: Contest) -> list[str]:
+def _not_varied(contest: Contest, classifier: str) -> list[str]:
     return [
-        "the synthetic rows: one fit of one generator and one set of draws from it",
+        "the synthetic rows: one fit of each generator and one set of draws from it",
         f"the data: one set of {len(contest.train)} training rows",
         f"the choices: made once, on {len(contest.validation)} validation rows",
-        "the classifier: one small convolutional network",
+        f"the classifier: one network ({classifier})",
     ]
 
 
-def _notes(choice: Choice, contest: Contest, seeds: int) -> list[str]:
+def _notes(trials: Trials, contest: Contest, seeds: int) -> list[str]:
     notes = list(contest.notes)
-    if not choice.trials:
+    if not trials:
         notes.insert(0, "There are no validation rows, so nothing was chosen: every arm took the defaults.")
     if seeds < MINIMUM_SEEDS:
         notes.insert(0, f"With fewer than {MINIMUM_SEEDS} seeds the verdict is always 'no clear change'.")

@@ -10,15 +10,18 @@ from synthaug.benchmarks.arms import Arm, parse_arm
 from synthaug.benchmarks.cells import Cell
 from synthaug.classical import POLICIES
 
-__all__ = ["TRIALS", "TUNING_SEEDS", "Choice", "choose_options", "count_trials", "describe_options"]
+__all__ = ["TRIALS", "TUNING_SEEDS", "Trials", "Tuner", "count_trials", "describe_options"]
 
-RATES = (6e-3, 3e-3, 1.2e-2)
-"""Learning rates that an arm without synthetic rows tries."""
+RATES = (6e-3, 3e-3, 1.2e-2, 1.5e-3)
+"""Learning rates that an arm tries which has nothing else to choose."""
 
-MIXTURES = ((0.25, 6e-3), (0.5, 6e-3), (0.5, 3e-3))
-"""Shares of synthetic rows, with a learning rate, that a mixed arm tries."""
+SHARES = (0.0, 0.25, 0.5, 0.75)
+"""Shares of exchanged rows that a mixed arm tries; none of them is one of the answers."""
 
-TRIALS = 3
+MIXES = (("trivial", ""), ("trivial", "cutmix"), ("", "cutmix"), ("", "mixup"))
+"""Pairs of policy ("" is the chosen classical one) and mix that a strongly augmented arm tries."""
+
+TRIALS = 4
 """Trials of every arm: the same number for all."""
 
 TUNING_SEEDS = (1_000, 1_001)
@@ -28,103 +31,114 @@ _POLICY = "affine"
 
 Results = Mapping[Cell, Mapping[str, Any]]
 Run = Callable[[Sequence[Cell]], Results]
+Trials = list[dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """What was chosen, and everything that was tried.
+@dataclass
+class Tuner:
+    """Chooses the options of arms on validation rows and remembers what it tried.
+
+    Every trial is a full training with each of the tuning seeds; the best mean balanced accuracy on the
+    validation rows wins, then the lower likelihood loss at its best temperature, then the earlier trial.
+    Without validation rows nothing is tried and the defaults stand.
 
     Args:
-        options: Arm -> the cell that its reported seeds repeat.
-        trials: JSON-friendly, one entry for each trial.
+        template: Cell whose steps, batch size, backend, classifier and device apply.
+        run: Runs cells and returns their results.
+        sources: Names of the single sources of synthetic rows.
+        validation_rows: Number of validation rows.
     """
 
-    options: dict[str, Cell]
-    trials: list[dict[str, Any]]
+    template: Cell
+    run: Run
+    sources: Sequence[str]
+    validation_rows: int
+
+    def __post_init__(self) -> None:
+        self.trials: Trials = []
+        """Everything that was tried, JSON-friendly."""
+        self.options: dict[str, Cell] = {}
+        """Arm -> the cell that its reported seeds repeat."""
+        self._base = replace(self.template, policy=_POLICY, learning_rate=RATES[0])
+
+    def choose_policy(self, arms: Sequence[Arm]) -> None:
+        """Choose the classical policy for all arms, once, on an augmented arm without other rows."""
+        tried = [replace(self._base, arm=arm.name, policy=name) for arm in _policy_arm(arms) for name in POLICIES]
+        if tried and self.validation_rows:
+            self._base = replace(self._base, policy=self._pick(tried, "policy").policy)
+
+    def choose_options(self, arms: Sequence[Arm]) -> None:
+        """Choose the options of these arms; one that exchanges rows starts from those of the arm it rests on."""
+        grids = {arm.name: self._grid(arm) for arm in arms}
+        if self.validation_rows:  # all at once, so that the workers stay busy
+            self._run([cell for cells in grids.values() for cell in cells])
+        for name, cells in grids.items():
+            self.options[name] = self._pick(cells, "options") if self.validation_rows else cells[0]
+
+    def _grid(self, arm: Arm) -> list[Cell]:
+        cell = replace(self._base, arm=arm.name)
+        if arm.augmentation == "strong" and not arm.exchanges:
+            flip = "+flip" if "flip" in cell.policy else ""
+            pairs = [(policy + flip if policy else cell.policy, mix) for policy, mix in MIXES]
+            return [replace(cell, policy=policy, mix=mix) for policy, mix in pairs]
+        if arm.exchanges and arm.base in self.options:
+            cell = replace(self.options[arm.base], arm=arm.name)
+        if arm.exchanges and arm.share is None:
+            shares = SHARES if self.validation_rows else SHARES[1:]
+            return [replace(cell, share=share) for share in shares]
+        rates = (cell.learning_rate, *(rate for rate in RATES if rate != cell.learning_rate))
+        return [replace(cell, share=arm.share or 0.0, learning_rate=rate) for rate in rates[:TRIALS]]
+
+    def _run(self, cells: Sequence[Cell]) -> Results:
+        seeded = [replace(cell.settle(self.sources), seed=seed) for cell in cells for seed in TUNING_SEEDS]
+        return self.run(list(dict.fromkeys(seeded)))
+
+    def _pick(self, cells: Sequence[Cell], stage: str) -> Cell:
+        """Return the best of these cells and write all of them down."""
+        results, scores = self._run(cells), dict[Cell, tuple[float, float]]()
+        for cell in cells:
+            settled = cell.settle(self.sources)
+            each = [results[replace(settled, seed=seed)]["validation"] for seed in TUNING_SEEDS]
+            scores[cell] = (_mean(each, "balanced_accuracy"), _mean(each, "scaled_nll"))
+        best = min(cells, key=lambda cell: (-round(scores[cell][0], 9), round(scores[cell][1], 9)))
+        self.trials += [
+            {
+                "stage": stage,
+                "arm": cell.arm,
+                "options": describe_options(parse_arm(cell.arm, self.sources), cell),
+                "balanced_accuracy": scores[cell][0],
+                "nll": scores[cell][1],
+                "chosen": cell == best,
+            }
+            for cell in cells
+        ]
+        return best
+
+
+def _mean(results: Sequence[Mapping[str, float]], number: str) -> float:
+    return sum(result[number] for result in results) / len(results)
 
 
 def count_trials(arms: Sequence[Arm], *, validation_rows: int) -> int:
-    """Return the number of cells that `choose_options` runs."""
+    """Return about how many cells a `Tuner` runs for these arms."""
     if not validation_rows:
         return 0
     policies = len(POLICIES) if _policy_arm(arms) else 0
-    return (policies + TRIALS * len(arms)) * len(TUNING_SEEDS)
-
-
-def choose_options(arms: Sequence[Arm], template: Cell, run: Run, *, validation_rows: int) -> Choice:
-    """Choose the policy for all arms, then the options of each arm.
-
-    Every trial is a full training with each of the tuning seeds; the best mean balanced accuracy on the
-    validation rows wins, then the lower likelihood loss, then the earlier trial. The policy is chosen once,
-    on an arm without synthetic rows. Without validation rows nothing is tried and the defaults stand.
-
-    Args:
-        arms: The arms, in order.
-        template: Cell whose steps, batch size, backend and device apply.
-        run: Runs cells and returns their results.
-        validation_rows: Number of validation rows.
-
-    Returns:
-        The choice.
-    """
-    base = replace(template, policy=_POLICY, learning_rate=RATES[0], share=MIXTURES[0][0])
-    if not validation_rows:
-        return Choice({arm.name: replace(base, arm=arm.name) for arm in arms}, [])
-    tried = [replace(base, arm=arm.name, policy=name) for arm in _policy_arm(arms) for name in POLICIES]
-    scores = _score(tried, run)
-    policy = _best(tried, scores).policy if tried else _POLICY
-    trials = [_describe("policy", cell, scores[cell], chosen=cell.policy == policy) for cell in tried]
-    grid = {arm.name: _grid(arm, replace(base, arm=arm.name, policy=policy)) for arm in arms}
-    scores = _score([cell for cells in grid.values() for cell in cells], run)
-    options = {name: _best(cells, scores) for name, cells in grid.items()}
-    for name, cells in grid.items():
-        trials += [_describe("options", cell, scores[cell], chosen=cell == options[name]) for cell in cells]
-    return Choice(options, trials)
+    cached = sum(arm.exchanges and arm.share is None for arm in arms)  # a share of zero was trained already
+    return (policies + TRIALS * len(arms) - cached) * len(TUNING_SEEDS)
 
 
 def _policy_arm(arms: Sequence[Arm]) -> list[Arm]:
-    """Return the one arm that chooses the policy: augmented, without synthetic rows, balanced if possible."""
-    fitting = [arm for arm in arms if arm.classical and not arm.mixed and not arm.only_synthetic]
+    """Return the one arm that chooses the policy: augmented, of real rows alone, balanced if possible."""
+    fitting = [arm for arm in arms if arm.augmentation == "classical" and not arm.rows and not arm.loss]
     return sorted(fitting, key=lambda arm: not arm.balanced)[:1]
-
-
-def _grid(arm: Arm, cell: Cell) -> list[Cell]:
-    if arm.mixed:
-        return [replace(cell, share=share, learning_rate=rate) for share, rate in MIXTURES]
-    return [replace(cell, learning_rate=rate) for rate in RATES]
-
-
-def _score(cells: Sequence[Cell], run: Run) -> dict[Cell, tuple[float, float]]:
-    """Return (balanced accuracy, negative log-likelihood) of each cell, averaged over the tuning seeds."""
-    results = run([replace(cell, seed=seed) for cell in cells for seed in TUNING_SEEDS])
-    scores = {}
-    for cell in cells:
-        each = [results[replace(cell, seed=seed)]["validation"] for seed in TUNING_SEEDS]
-        accuracy = sum(one["balanced_accuracy"] for one in each) / len(each)
-        scores[cell] = (accuracy, sum(one["nll"] for one in each) / len(each))
-    return scores
-
-
-def _best(cells: Sequence[Cell], scores: Mapping[Cell, tuple[float, float]]) -> Cell:
-    return min(cells, key=lambda cell: (-round(scores[cell][0], 9), round(scores[cell][1], 9)))
 
 
 def describe_options(arm: Arm, cell: Cell) -> str:
     """Return the chosen options in words."""
     words = [f"learning rate {cell.learning_rate:g}"]
-    if arm.mixed:
-        words.append(f"share of synthetic rows {cell.share:g}")
-    if arm.classical:
-        words.append(f"policy {cell.policy}")
+    if arm.exchanges:
+        words.append(f"share of exchanged rows {cell.share:g}" if cell.share else "no exchanged row")
+    if arm.augmentation:
+        words.append(f"policy {cell.policy}" + (f" and {cell.mix}" if cell.mix else ""))
     return ", ".join(words)
-
-
-def _describe(stage: str, cell: Cell, score: tuple[float, float], *, chosen: bool) -> dict[str, Any]:
-    return {
-        "stage": stage,
-        "arm": cell.arm,
-        "options": describe_options(parse_arm(cell.arm), cell),
-        "balanced_accuracy": score[0],
-        "nll": score[1],
-        "chosen": chosen,
-    }

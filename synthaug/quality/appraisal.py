@@ -25,7 +25,8 @@ from synthaug.quality.fidelity import (
     whiten,
 )
 from synthaug.quality.lineup import Lineup, take_evenly
-from synthaug.quality.referee import RandomNetwork, ResidualClassifier, embed_rows
+from synthaug.quality.referee import RandomNetwork, embed_rows
+from synthaug.residual import ResidualClassifier
 
 __all__ = [
     "SPACES",
