@@ -187,7 +187,12 @@ def _environment(*, html: bool) -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, points=points, spread=spread, probability=probability, plain=escape_markdown, prose=_escape_prose
+        percent=percent,
+        points=points,
+        spread=spread,
+        probability=probability,
+        plain=escape_markdown,
+        prose=_escape_prose,
     )
     environment.globals.update(
         draw_arms=charts.draw_arms, draw_curves=charts.draw_curves, draw_difference=charts.draw_difference

@@ -10,7 +10,8 @@ from typing import Any
 from datasets import Dataset
 
 from synthaug.balance import BalancePlan, benchmark_plan, per_class_plan
-from synthaug.benchmarks.benchmarking import benchmark, count_positions
+from synthaug.benchmarks.benchmarking import benchmark
+from synthaug.benchmarks.campaign import count_positions
 from synthaug.checkpoint import is_run, load_generator, read_source
 from synthaug.codec import Codec
 from synthaug.data import LabeledImages, load_images

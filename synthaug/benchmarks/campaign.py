@@ -1,0 +1,156 @@
+"""All trainings of a benchmark, in their order: the policy, the arms on real rows, then those that rest on the best."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from synthaug.benchmarks.arms import Arm
+from synthaug.benchmarks.cellpool import CellPool
+from synthaug.benchmarks.cells import Cell, CellData
+from synthaug.benchmarks.contest import Contest
+from synthaug.benchmarks.ledger import Ledger
+from synthaug.benchmarks.results import ArmResults, choose_front
+from synthaug.benchmarks.tuning import Tuner, count_trials
+from synthaug.errors import StoppedError
+from synthaug.signals import StopSignals
+
+__all__ = ["Campaign", "Setting", "count_positions", "count_processes", "count_trainings", "make_template"]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a campaign trains with.
+
+    Args:
+        template: Cell with what all cells share.
+        seeds: Number of paired seeds.
+        processes: Worker processes.
+        sources: Names of the single sources of synthetic rows; empty when there is one.
+        test: Whether the reported seeds predict the test rows.
+    """
+
+    template: Cell
+    seeds: int
+    processes: int
+    sources: Sequence[str] = ()
+    test: bool = True
+
+
+class Campaign:
+    """Tunes arms and runs their seeds; use it as a context.
+
+    Args:
+        data: What the cells train on.
+        setting: What they train with.
+        folder: Where finished trainings are kept; None keeps them in memory.
+        trainings: About how many there will be, for the progress bar.
+    """
+
+    def __init__(self, data: CellData, setting: Setting, folder: Path | None, *, trainings: int) -> None:
+        self._data, self.setting, self._folder, self._trainings = data, setting, folder, trainings
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Campaign:
+        stop = self._stack.enter_context(StopSignals())
+        bar: tqdm[Any] = tqdm(total=self._trainings, desc="tuning", unit="training", mininterval=0.5)
+        self._bar, self._stop = self._stack.enter_context(bar), stop
+        pool = CellPool(self._data, num_processes=self.setting.processes, should_stop=lambda: self._stop.received > 0)
+        self.ledger = Ledger(self._stack.enter_context(pool), self._folder, self._bar)
+        self.tuner = Tuner(self.setting.template, self.ledger.run, self.setting.sources, len(self._data.validation))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
+        if kind is None:
+            self._bar.update(max(0, self._trainings - self._bar.n))
+        self._stack.close()
+        if kind is not None and issubclass(kind, InterruptedError):
+            kept = f"the finished trainings are in {str(self._folder)!r}" if self._folder else "nothing is kept"
+            raise StoppedError(f"stopped: {kept}; run the same again to go on", self._stop.received) from None
+
+    def run_all(self, arms: Sequence[Arm]) -> list[ArmResults]:
+        """Tune and run these arms: first those that exchange nothing; "best" is the best of them on real rows."""
+        found = {result.arm.name: result for result in self.run_plain(arms)}
+        plain = [result for result in found.values() if result.arm.side == "classical"]
+        best = choose_front(plain).arm if plain else None
+        order = list(dict.fromkeys(arm if best is None else arm.rest_on(best) for arm in arms))
+        rest = [arm for arm in order if arm.name not in found]
+        self.tune(rest, "rows added")
+        found |= {result.arm.name: result for result in self.run_seeds(rest, "rows added")}
+        return [found[name] for name in dict.fromkeys(arm.name for arm in order)]
+
+    def run_plain(self, arms: Sequence[Arm]) -> list[ArmResults]:
+        """Choose the policy, then tune and run those of these arms that exchange nothing."""
+        first = [arm for arm in arms if not arm.exchanges]
+        self._bar.set_description("tuning, policy")
+        self.tuner.choose_policy(first)
+        self.tune(first, "real rows alone")
+        return self.run_seeds(first, "real rows alone")
+
+    def tune(self, arms: Sequence[Arm], shown: str) -> None:
+        """Choose the options of these arms."""
+        self._bar.set_description(f"tuning, {shown}")
+        self.tuner.choose_options(arms)
+
+    def run_seeds(self, arms: Sequence[Arm], shown: str, *, first: int = 0) -> list[ArmResults]:
+        """Run the paired seeds, from number `first`, of arms whose options are chosen."""
+        self._bar.set_description(f"seeds, {shown}")
+        sources, seeds = self.setting.sources, range(first, first + self.setting.seeds)
+        cells = {
+            arm: [replace(self.tuner.options[arm.name], seed=seed, test=self.setting.test) for seed in seeds]
+            for arm in arms
+        }
+        settled = [cell.settle(sources) for seed in zip(*cells.values(), strict=True) for cell in seed]
+        results = self.ledger.run(list(dict.fromkeys(settled)))
+        added = {kind: len(rows) for kind, rows in self._data.others.items()}
+        return [
+            ArmResults(
+                arm,
+                self.tuner.options[arm.name],
+                [results[cell.settle(sources)] for cell in own],
+                added.get(arm.rows, 0),
+            )
+            for arm, own in cells.items()
+        ]
+
+
+def count_trainings(arms: Sequence[Arm], *, validation_rows: int, seeds: int) -> int:
+    """Return about how many trainings `run_all` takes."""
+    return count_trials(arms, validation_rows=validation_rows) + len(arms) * seeds
+
+
+def make_template(contest: Contest, *, steps: int | None, backend: str, classifier: str, device: str) -> Cell:
+    """Return a cell with what all cells share."""
+    steps, batch_size = _count_steps(len(contest.train), len(contest.class_names), steps)
+    return Cell("", 0, steps, batch_size, "", 0.0, backend=backend, classifier=classifier, device=device)
+
+
+def _count_steps(rows: int, classes: int, steps: int | None) -> tuple[int, int]:
+    """Return steps, 300 (up to 1,000 rows) to 600 (32,000 and more), and batch size."""
+    batch_size = 32 if rows < 1_000 else 64
+    batch_size = max(batch_size, min(256, 1 << (classes - 1).bit_length()))
+    return steps or int(np.clip(round(300 * (rows / 1_000) ** 0.2, -1), 300, 600)), batch_size
+
+
+def count_positions(rows: int, classes: int, steps: int | None = None) -> int:
+    """Return how many images one training shows."""
+    steps, batch_size = _count_steps(rows, classes, steps)
+    return steps * batch_size
+
+
+def count_processes(device: str, asked: int | None) -> int:
+    """Return the number of worker processes: as many as there are cores on a CPU, one on a GPU."""
+    if device != "cpu":
+        return 1
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        cores = os.cpu_count() or 1
+    return asked or cores
