@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from synthaug.balance import BalancePlan
+    from synthaug.benchmarks.advice import Advice
     from synthaug.benchmarks.benchmarking import benchmark
     from synthaug.data import load_images, plan_balance
     from synthaug.errors import FailedError, InputError, StoppedError
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
     from synthaug.mixing import mix, strip
     from synthaug.quality.assessment import Evaluation
     from synthaug.quality.evaluation import evaluate
+    from synthaug.recommendation import recommend
     from synthaug.report import Report
     from synthaug.scoring.scores import Scores, score
     from synthaug.sources import open_dataset, open_splits
 
 _HOMES = {
+    "Advice": "benchmarks.advice",
     "BalancePlan": "balance",
     "CGAN": "generators",
     "CVAE": "generators",
@@ -66,6 +69,7 @@ _HOMES = {
     "open_splits": "sources",
     "plan_balance": "data",
     "push": "hub",
+    "recommend": "recommendation",
     "score": "scoring.scores",
     "strip": "mixing",
 }

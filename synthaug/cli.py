@@ -286,6 +286,39 @@ def benchmark(
 
 
 @app.command()
+def recommend(
+    dataset: DatasetArgument,
+    output: Output,
+    split: Split = None,
+    families: Annotated[str | None, typer.Option(help="comma-separated: cvae, cgan, glow (default: all)")] = None,
+    budget: Annotated[str | None, typer.Option(help="duration of all fits together (default 10m)")] = None,
+    images: Annotated[str | None, typer.Option(help="images that each fit sees, instead of a duration")] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
+    limit_per_class: LimitPerClass = None,
+    on_bad_image: OnBadImage = None,
+    seeds: Annotated[int, typer.Option(min=2, help="paired seeds of each stage")] = 5,
+    steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps of every training")] = None,
+    classifier: Annotated[str, typer.Option(help="small or resnet")] = "small",
+    seed: Annotated[int, typer.Option(min=0, help="seed of the fits and the draws")] = 0,
+    num_processes: Annotated[int | None, typer.Option(min=1, help="worker processes (default: all cores)")] = None,
+    fresh: Fresh = False,
+) -> None:
+    """Say which family, filter, temperature and share to use, or none, judged on validation rows alone."""
+    from synthaug.journey import recommend_dataset
+
+    names = {} if families is None else {"families": families.split(",")}
+    advice = recommend_dataset(
+        dataset, output, split=split or "train", budget=budget, images=images, image_column=image_column,
+        label_column=label_column, limit_per_class=limit_per_class, on_bad_image=on_bad_image or "error", seeds=seeds,
+        steps=steps, classifier=classifier, seed=seed, num_processes=num_processes, fresh=fresh, **names,
+    )  # fmt: skip
+    print(advice.table, file=sys.stderr)
+    print(advice.sentence)
+    _print_path(output)
+
+
+@app.command()
 def explore(
     run: RunArgument,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="folder to make (RUN/exploration)")] = None,

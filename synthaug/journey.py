@@ -13,6 +13,7 @@ from typing import Any
 from datasets import Dataset
 
 from synthaug.balance import BalancePlan, make_plan, parse_target, per_class_plan
+from synthaug.benchmarks.advice import Advice
 from synthaug.checkpoint import load_generator, read_source
 from synthaug.columns import has_provenance
 from synthaug.data import make_long_tailed
@@ -27,6 +28,8 @@ from synthaug.mixing import mix, strip
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.evaluation import evaluate
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe
+from synthaug.recommendation import recommend
+from synthaug.shards import write_file
 from synthaug.sources import open_dataset, open_splits, open_test, pick_split
 from synthaug.verification import benchmark_datasets, load_like_run, resolve_judge
 
@@ -36,6 +39,7 @@ __all__ = [
     "evaluate_run",
     "generate_dataset",
     "mix_datasets",
+    "recommend_dataset",
     "run_quickstart",
     "run_recipe",
     "strip_dataset",
@@ -137,6 +141,21 @@ def _write_beside(splits: Mapping[str, Dataset], split: str, made: Dataset, outp
         if name != split
     }
     return write_dataset({split: made, **others}, output, split=split, fresh=fresh)
+
+
+def recommend_dataset(dataset: str, output: Path, *, split: str = "train", **options: Any) -> Advice:
+    """Recommend what to generate for a dataset, and write the recipe for `generate` beside the advice.
+
+    Args:
+        dataset: DATASET with the real rows.
+        output: Folder to make.
+        split: Its split.
+        **options: Arguments of `recommend`.
+    """
+    advice = recommend(open_dataset(dataset, split), output=output, **options)
+    recipe = {"dataset": {"path": dataset, "split": split}, "generator": {"family": "cvae"}, **advice.recipe}
+    write_file(output / "recipe.yaml", dump_recipe(parse_recipe(recipe, origin="recommend")))
+    return advice
 
 
 def evaluate_run(

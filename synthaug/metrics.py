@@ -16,6 +16,7 @@ from scipy.stats import rankdata
 __all__ = [
     "Estimate",
     "adjust_holm",
+    "balance_mean",
     "balanced_accuracy",
     "balanced_nll",
     "calibration_error",
@@ -26,7 +27,7 @@ __all__ = [
     "macro_f1",
     "mean_recalls",
     "recalls",
-    "scaled_nll",
+    "scaled_losses",
 ]
 
 Floats = NDArray[np.float64]
@@ -79,15 +80,15 @@ def balanced_nll(labels: Integers, logits: NDArray[Any], num_classes: int) -> fl
     """Return the negative log-likelihood in nats, averaged within and then over the classes with rows."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
-    rows = np.bincount(labels, minlength=num_classes)
-    sums = np.bincount(labels, weights=losses, minlength=num_classes)
-    return float((sums[rows > 0] / rows[rows > 0]).mean())
+    return balance_mean(labels, losses, num_classes)
 
 
-def scaled_nll(labels: Integers, logits: NDArray[Any], num_classes: int) -> float:
-    r"""Return `balanced_nll` at the temperature that makes it smallest, so that over-confidence does not count.
+def scaled_losses(labels: Integers, logits: NDArray[Any], num_classes: int) -> Floats:
+    r"""Return (n,) each row's likelihood loss in nats at the temperature that makes `balanced_nll` smallest.
 
-    .. math:: \min_T \mathrm{nll}(\eta / T)
+    .. math:: -\log \mathrm{softmax}(\eta_i / T)_{y_i}, \quad T = \arg\min_T \mathrm{nll}(\eta / T)
+
+    So over-confidence does not count.
 
     References:
         Guo et al.: On calibration of modern neural networks (2017), section 4.2, temperature scaling.
@@ -96,7 +97,18 @@ def scaled_nll(labels: Integers, logits: NDArray[Any], num_classes: int) -> floa
     def at(log_temperature: float) -> float:
         return balanced_nll(labels, logits / math.exp(log_temperature), num_classes)
 
-    return float(minimize_scalar(at, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-3}).fun)
+    found = minimize_scalar(at, bounds=(-3.0, 3.0), method="bounded", options={"xatol": 1e-3}).x
+    scaled = logits.astype(np.float64) / math.exp(float(found))
+    shifted = scaled - scaled.max(axis=1, keepdims=True)
+    losses: Floats = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    return losses
+
+
+def balance_mean(labels: Integers, values: Floats, num_classes: int) -> float:
+    """Return values averaged within and then over the classes that have rows."""
+    rows = np.bincount(labels, minlength=num_classes)
+    sums = np.bincount(labels, weights=values, minlength=num_classes)
+    return float((sums[rows > 0] / rows[rows > 0]).mean())
 
 
 def calibration_error(labels: Integers, logits: NDArray[Any], *, bins: int = 15) -> float:

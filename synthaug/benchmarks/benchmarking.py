@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from synthaug.benchmarks.arms import Arm, check_arms, default_arms
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, count_trainings, make_template
 from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.findings import write_findings
-from synthaug.benchmarks.ledger import CELLS
+from synthaug.benchmarks.ledger import CELLS, open_record
 from synthaug.benchmarks.material import collect_material
 from synthaug.benchmarks.tuning import TRIALS, TUNING_SEEDS
 from synthaug.classical import BACKENDS
@@ -25,7 +24,7 @@ from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.report import Report
-from synthaug.shards import locked, write_file
+from synthaug.shards import locked
 
 __all__ = ["benchmark"]
 
@@ -187,24 +186,10 @@ def _describe_settings(contest: Contest, setting: Setting, *, trials: int) -> di
 
 def _open_folder(folder: Path, arguments: Mapping[str, Any], *, fresh: bool) -> Report | None:
     """Return the report if the folder is finished; else make it ready for these arguments."""
-    record = folder / _RECORD
     if fresh:
         _forget(folder)
-    if record.is_file():
-        try:
-            found = json.loads(record.read_text())["arguments"]
-        except (ValueError, KeyError, TypeError):
-            raise InputError(f"{str(record)!r} is not readable; add --fresh to benchmark anew") from None
-        given = json.loads(json.dumps(dict(arguments)))
-        differing = sorted(key for key in {*found, *given} if found.get(key) != given.get(key))
-        if differing:
-            raise InputError(
-                f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); "
-                "use them again or add --fresh"
-            )
-        return Report.load(folder) if (folder / _REPORT[0]).is_file() else None
-    write_file(record, json.dumps({"arguments": dict(arguments)}, indent=1))
-    return None
+    open_record(folder / _RECORD, arguments)
+    return Report.load(folder) if (folder / _REPORT[0]).is_file() else None
 
 
 def _forget(folder: Path) -> None:

@@ -23,7 +23,7 @@ from synthaug.benchmarks.losses import make_loss
 from synthaug.benchmarks.schedules import schedule_rows
 from synthaug.classical import POLICIES, augment
 from synthaug.classifier import fit_classifier, initial_classifier, predict_logits
-from synthaug.metrics import balanced_accuracy, balanced_nll, calibration_error, scaled_nll
+from synthaug.metrics import balance_mean, balanced_accuracy, balanced_nll, calibration_error, scaled_losses
 from synthaug.noise import BatchRandom
 from synthaug.strong import mix_images, trivial_augment
 
@@ -189,13 +189,14 @@ def _predict(network: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float3
 
 def _measure(network: nn.Module, rows: Rows, num_classes: int) -> dict[str, Any]:
     logits, truth = _predict(network, rows.pixels), np.asarray(rows.labels)
-    predictions = logits.argmax(axis=1)
+    predictions, losses = logits.argmax(axis=1), scaled_losses(truth, logits, num_classes)
     return {
         "balanced_accuracy": balanced_accuracy(truth, predictions, num_classes),
         "nll": balanced_nll(truth, logits, num_classes),
-        "scaled_nll": scaled_nll(truth, logits, num_classes),
+        "scaled_nll": balance_mean(truth, losses, num_classes),
         "calibration_error": calibration_error(truth, logits),
         "predictions": predictions.tolist(),
+        "losses": losses.round(5).tolist(),
     }
 
 
@@ -208,8 +209,9 @@ def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = la
         should_stop: Looked at after every step; true abandons the cell.
 
     Returns:
-        JSON-friendly: "cell", "validation" and, when asked for, "test" (each balanced_accuracy, nll, scaled_nll,
-        calibration_error, predictions), "curve" [[step, balanced accuracy on validation rows], ...], "seconds".
+        JSON-friendly: "cell", "seconds", "curve" [[step, balanced accuracy on validation rows], ...], "validation" and,
+        when asked for, "test": each balanced_accuracy, nll, scaled_nll, calibration_error and predictions, and
+        the validation rows' losses.
 
     Raises:
         InterruptedError: If it was abandoned.
@@ -240,6 +242,7 @@ def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = la
             result["validation"] = _measure(network, data.validation, classes)
         if cell.test:
             result["test"] = _measure(network, data.test, classes)
+            del result["test"]["losses"]
     result["seconds"] = time.perf_counter() - started
     return result
 

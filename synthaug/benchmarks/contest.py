@@ -79,7 +79,7 @@ def _digest(parts: tuple[LabeledImages, ...]) -> str:
 def load_contest(
     real: Dataset,
     synthetic: Mapping[str, Dataset],
-    test: Dataset,
+    test: Dataset | None,
     *,
     oracle: Dataset | None = None,
     image_column: str | None = None,
@@ -97,7 +97,7 @@ def load_contest(
     Args:
         real: Real rows; rows marked as synthetic are left out.
         synthetic: Name -> its rows marked as synthetic, or all where nothing is marked.
-        test: Rows that judge; rows marked as synthetic are left out.
+        test: Rows that judge; rows marked as synthetic are left out. None where nothing is judged yet.
         oracle: Further real rows, for the oracle arms; those beyond `limit_per_class` when None.
         image_column: Image column of the real rows; found when None.
         label_column: Label column of the real rows; found when None.
@@ -121,7 +121,9 @@ def load_contest(
     made = {
         name: load_images(_synthetic_rows(rows), **_columns_in(rows, whole), **like) for name, rows in synthetic.items()
     }
-    judging = load_images(test, **_columns_in(test, whole), **like)
+    judging = whole.take(np.zeros(0, dtype=np.int64))
+    if test is not None:
+        judging = load_images(test, **_columns_in(test, whole), **like)
     further = everything.take(np.flatnonzero(~np.isin(everything.rows, whole.rows)))
     if oracle is not None:
         further = load_images(oracle, **_columns_in(oracle, whole), **like)

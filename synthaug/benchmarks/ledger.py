@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,39 @@ from tqdm import tqdm
 
 from synthaug.benchmarks.cellpool import CellPool
 from synthaug.benchmarks.cells import Cell
+from synthaug.errors import InputError
 from synthaug.shards import write_file
 
-__all__ = ["CELLS", "Ledger"]
+__all__ = ["CELLS", "Ledger", "open_record"]
 
 CELLS = "cells"
 """Folder of the results, in the folder of a benchmark."""
+
+
+def open_record(record: Path, arguments: Mapping[str, Any]) -> None:
+    """Write down what a folder is made with, or see that it was made with the same.
+
+    Args:
+        record: The file.
+        arguments: JSON-friendly.
+
+    Raises:
+        InputError: It was made with other arguments, or cannot be read.
+    """
+    folder = str(record.parent)
+    if not record.is_file():
+        write_file(record, json.dumps({"arguments": dict(arguments)}, indent=1))
+        return
+    try:
+        found = json.loads(record.read_text())["arguments"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{str(record)!r} is not readable; add --fresh to start anew") from None
+    given = json.loads(json.dumps(dict(arguments)))
+    differing = sorted(key for key in {*found, *given} if found.get(key) != given.get(key))
+    if differing:
+        raise InputError(
+            f"output {folder!r} was made with other arguments ({', '.join(differing)}); use them again or add --fresh"
+        )
 
 
 class Ledger:
