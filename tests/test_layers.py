@@ -10,23 +10,27 @@ PACKAGE = Path(__file__).parent.parent / "synthaug"
 LEVELS = (
     "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts "
     "cards.markdown generators.layers generators.bijections generators.augmentation generators.likelihoods "
-    "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops",
+    "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
+    "benchmarks.losses residual",
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards subsets generators.base generators.checkerboard generators.couplings generators.whitening "
     "generators.adversary generators.ladder cards.scorecard loops.clock loops.schedules loops.transforms "
-    "loops.likeness loops.assignment",
-    "generators.multiscale generators.typicality loops.canvas",
-    "benchmarks.arms quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
+    "loops.likeness loops.assignment benchmarks.arms benchmarks.verdicts strong",
+    "generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
+    "quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
-    "generators benchmarks.cells quality.draws localfiles rows scan exploration.traversals loops.labelled",
+    "generators benchmarks.cells benchmarks.rivals quality.draws localfiles rows scan exploration.traversals "
+    "loops.labelled",
     "benchmarks.cellpool checkpoint costs data mixing sampling sources benchmarks.tuning scoring.rowscores "
     "loops.positions",
     "benchmarks.contest export fitplan inspection quality.lineup selection training exploration.panels trainingrows "
-    "scoring.suspects",
-    "quality.appraisal completion gallery jobs uploads exploration.survey",
+    "scoring.suspects benchmarks.ledger benchmarks.results",
+    "quality.appraisal completion gallery jobs uploads exploration.survey benchmarks.advice benchmarks.campaign "
+    "benchmarks.comparisons benchmarks.material",
     "quality.entries benchmarks.findings fitting generation hub loops.supplies",
     "benchmarks.benchmarking quality.evaluation exploration.atlas scoring.scores loops.mixtures loops.streams "
     "loops.replacement loops.resampling",
+    "verification recommendation",
     "journey",
     "cli",
     "__main__",
