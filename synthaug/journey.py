@@ -45,6 +45,12 @@ __all__ = [
     "strip_dataset",
 ]
 
+QUICKSTART_ARMS = (
+    "real+classical", "oversampled+classical", "real+classical+balanced-softmax", "best+smote", "best+synthetic",
+    "synthetic",
+)  # fmt: skip
+"""Enough arms for an honest answer within five minutes."""
+
 QUICKSTART_IMBALANCE = 20.0
 """How many times as many rows the first class of the quickstart's digits has as the last."""
 
@@ -267,7 +273,7 @@ def run_quickstart(output: Path, *, generator: str = "cvae", fresh: bool = False
             "dataset": {"path": str(real)},
             "generator": {"family": generator},
             "fit": {"budget": "60s"},
-            "benchmark": {"test": {"path": str(real), "split": "test"}},
+            "benchmark": {"test": {"path": str(real), "split": "test"}, "arms": list(QUICKSTART_ARMS)},
             "output": str(output),
         }
     )

@@ -231,7 +231,7 @@ def _advise(contest: Contest, candidates: Sequence[_Candidate], setting: Setting
         tried = [
             _describe_candidate(candidate, arm, campaign) for candidate, arm in zip(candidates, resting, strict=True)
         ]
-        place = min(range(len(tried)), key=lambda i: (-round(tried[i]["balanced_accuracy"], 9), tried[i]["nll"]))
+        place = min(range(len(tried)), key=lambda i: (round(tried[i]["nll"], 9), -tried[i]["balanced_accuracy"]))
         best, tried[place]["chosen"] = resting[place], True
         evidence, share = None, tried[place]["share"]
         if share:

@@ -34,7 +34,8 @@ class Report:
         difference: Paired difference in balanced accuracy.
         interval: Its 95 % interval (low, high); None with a single seed.
         arms: One entry for each arm: name, description, side, role ("synthetic", "opponent" or ""), options,
-            balanced_accuracy, interval, per_seed, macro_f1, nll, calibration_error, worst_recall, validation, rows,
+            balanced_accuracy, interval, per_seed, macro_f1, nll, calibration_error, worst_recall, validation,
+            validation_loss, rows,
             seconds, difference (to the opponent: value, interval, p, p_holm).
         comparison: synthetic, opponent, per_seed, standard_error, seed_error, row_error, degrees,
             detectable, method.
@@ -80,8 +81,8 @@ class Report:
         """The arms as a Markdown table."""
         lines = [
             "| arm | balanced accuracy | 95 % interval | against the opponent, points | p after Holm | worst class "
-            "| validation |",
-            "|---|---:|---:|---:|---:|---:|---:|",
+            "| validation | validation loss |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
         ]
         for arm in self.arms:
             role = f" ({arm['role']})" if arm["role"] else ""
@@ -91,6 +92,8 @@ class Report:
                 against += f" ({points(change['interval'][0])} to {points(change['interval'][1])})"
             cells = [f"{arm['name']}{role}", percent(arm["balanced_accuracy"]), spread(arm["interval"]), against]
             cells += [probability(change["p_holm"]), percent(arm["worst_recall"]), percent(arm["validation"])]
+            loss = arm.get("validation_loss")
+            cells.append("–" if loss is None else f"{loss:.3f}")
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
 

@@ -197,7 +197,7 @@ def _pipeline(name: str, amount: float, size: int) -> Any:
         "contrast": lambda: _jitter(library, contrast=(factor, factor)),
         "posterize": lambda: library.Posterize(num_bits=min(7, 8 - round(6 * abs(amount))), p=1.0),
         "solarize": lambda: library.Solarize(threshold_range=(1 - abs(amount),) * 2, p=1.0),
-        "autocontrast": lambda: library.AutoContrast(p=1.0),
+        "autocontrast": lambda: library.AutoContrast(method="pil", p=1.0),
         "equalize": lambda: library.Equalize(mode="pil", by_channels=True, p=1.0),
     }
     return fixed[name]() if name in fixed else None

@@ -105,7 +105,7 @@ class Advice:
             "| candidate | temperature | filter | share | validation accuracy | likelihood loss | |",
             "|---|---:|---|---:|---:|---:|---|",
         ]
-        for entry in sorted(self.candidates, key=lambda one: (-one["balanced_accuracy"], one["nll"])):
+        for entry in sorted(self.candidates, key=lambda one: (one["nll"], -one["balanced_accuracy"])):
             temperature = "own" if entry["temperature"] is None else f"{entry['temperature']:g}"
             chosen = "best" if entry["chosen"] else ""
             lines.append(

@@ -148,6 +148,7 @@ def _arm_entry(result: ArmResults, roles: Mapping[str, str], contest: Contest) -
         "calibration_error": result.mean("test", "calibration_error"),
         "worst_recall": float(np.nanmin(mean_recalls(labels, predictions, count))),
         "validation": result.mean("validation", "balanced_accuracy"),
+        "validation_loss": result.mean("validation", "scaled_nll"),
         "rows": {"real": 0 if result.arm.alone else len(contest.train), "added": result.rows_added},
         "seconds": sum(one["seconds"] for one in result.seeds),
     }

@@ -38,8 +38,9 @@ Trials = list[dict[str, Any]]
 class Tuner:
     """Chooses the options of arms on validation rows and remembers what it tried.
 
-    Every trial is a full training with each of the tuning seeds; the best mean balanced accuracy on the
-    validation rows wins, then the lower likelihood loss at its best temperature, then the earlier trial.
+    Every trial is a full training with each of the tuning seeds; the lowest mean likelihood loss at its best
+    temperature wins on the validation rows, then the higher balanced accuracy, then the earlier trial. The loss comes
+    first because it tells more where rows are few (docs/evidence.md, "Which number chooses").
     Without validation rows nothing is tried and the defaults stand.
 
     Args:
@@ -99,15 +100,15 @@ class Tuner:
         for cell in cells:
             settled = cell.settle(self.sources)
             each = [results[replace(settled, seed=seed)]["validation"] for seed in TUNING_SEEDS]
-            scores[cell] = (_mean(each, "balanced_accuracy"), _mean(each, "scaled_nll"))
-        best = min(cells, key=lambda cell: (-round(scores[cell][0], 9), round(scores[cell][1], 9)))
+            scores[cell] = (_mean(each, "scaled_nll"), _mean(each, "balanced_accuracy"))
+        best = min(cells, key=lambda cell: (round(scores[cell][0], 9), -round(scores[cell][1], 9)))
         self.trials += [
             {
                 "stage": stage,
                 "arm": cell.arm,
                 "options": describe_options(parse_arm(cell.arm, self.sources), cell),
-                "balanced_accuracy": scores[cell][0],
-                "nll": scores[cell][1],
+                "balanced_accuracy": scores[cell][1],
+                "nll": scores[cell][0],
                 "chosen": cell == best,
             }
             for cell in cells
