@@ -186,7 +186,7 @@ def test_unknown_words():
     images = torch.zeros(1, 1, 8, 8)
     with pytest.raises(InputError, match="did you mean 'torch'"):
         trivial_augment(images, draw(1), backend="torhc")
-    with pytest.raises(InputError, match="mix is 'cutmx'.*did you mean 'cutmix'"):
+    with pytest.raises(InputError, match=r"mix is 'cutmx'.*did you mean 'cutmix'"):
         mix_images(images, torch.ones(1, 1), draw(1), kind="cutmx")
 
 
