@@ -8,7 +8,7 @@ from typing import Literal
 
 from synthaug.errors import InputError, suggest
 
-__all__ = ["BEST", "SIDES", "SYNTHETIC", "Arm", "Side", "check_arms", "default_arms", "parse_arm"]
+__all__ = ["BEST", "RESERVED", "SIDES", "SYNTHETIC", "Arm", "Side", "check_arms", "default_arms", "parse_arm"]
 
 BEST, SYNTHETIC = "best", "synthetic"
 """The best arm on real rows alone, chosen on validation rows; all synthetic rows together."""
@@ -19,6 +19,9 @@ _LOSSES = ("weighted", "balanced-softmax")
 _RIVALS = ("smote", "latent-smote")
 _CONTROLS = ("duplicated", "gaussian", "shuffled")
 _ORACLES = ("oracle", "oracle/4")
+RESERVED = (*_SAMPLINGS, BEST, *_AUGMENTATIONS, *_LOSSES, *_RIVALS, *_CONTROLS, *_ORACLES)
+"""Words in the names of arms that no source of synthetic rows may be called."""
+
 _SKEWED = 1.5
 """Largest class over smallest from which arms against imbalance are among the defaults."""
 

@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 import synthaug
-from synthaug.benchmarks.arms import Arm, check_arms, default_arms
+from synthaug.benchmarks.arms import RESERVED, SYNTHETIC, Arm, check_arms, default_arms
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, count_trainings, make_template
 from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.findings import write_findings
@@ -211,7 +211,7 @@ def _check_numbers(**numbers: int | None) -> None:
 
 def _check_sources(sources: Mapping[str, Dataset]) -> None:
     """Refuse names of sources that would not be told apart in the name of an arm."""
-    taken = ("real", "oversampled", "best", "classical", "strong", "oracle")
+    taken = (*RESERVED, SYNTHETIC) if len(sources) > 1 else RESERVED
     for name in sources:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name) or name in taken:
             raise InputError(

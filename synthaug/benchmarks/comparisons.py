@@ -112,7 +112,7 @@ def count_equivalents(
         "rows": read(gain),
         "low": read(ends[0]),
         "high": read(ends[1]),
-        "beyond": gain > gains[-1],
+        "beyond": bool(gain > gains[-1]),
         "per_synthetic_row": read(gain) / synthetic_rows,
         "points": [[int(number), float(value)] for number, value in zip(rows, gains, strict=True)],
     }
