@@ -15,10 +15,12 @@ from PIL import Image as Pillow
 from sklearn.datasets import load_digits
 
 import synthaug.benchmarks.tuning
-from synthaug.benchmarks.arms import DEFAULT_ARMS, check_arms, parse_arm, schedule_rows
+from synthaug.benchmarks.arms import default_arms, parse_arm
 from synthaug.benchmarks.benchmarking import benchmark
-from synthaug.benchmarks.cells import Cell, CellData, run_cell
+from synthaug.benchmarks.cells import Cell, CellData, Rows, run_cell
 from synthaug.benchmarks.contest import load_contest
+from synthaug.benchmarks.material import collect_material
+from synthaug.benchmarks.schedules import schedule_rows
 from synthaug.classical import POLICIES
 from synthaug.columns import PROVENANCE
 from synthaug.data import load_images
@@ -28,6 +30,8 @@ from synthaug.report import Report
 
 NAMES = [f"digit {i}" for i in range(5)]
 PAIR = ("oversampled+classical", "oversampled+classical+synthetic")
+FIXED = (PAIR[0], f"{PAIR[1]}@0.75")
+"""With a share that validation rows do not choose."""
 
 
 def encode(pixels):
@@ -71,12 +75,10 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def tiny_cells(rows):
-    real, synthetic = rows["real"], rows["extra"]
-    data = CellData(
-        5, real[0][..., None], real[1], synthetic[0][..., None], synthetic[1], real[0][:6, ..., None], real[1][:6],
-        rows["test"][0][:20, ..., None], rows["test"][1][:20],
-    )  # fmt: skip
-    return data, Cell(PAIR[1], 0, 3, 8, "affine+flip+tone", 6e-3, 0.5, test=True)
+    real, synthetic, test = ((pixels[..., None], labels) for pixels, labels in rows.values())
+    few = Rows(real[0][:6], real[1][:6]), Rows(test[0][:20], test[1][:20])
+    data = CellData(5, Rows(*real), *few, {"synthetic": Rows(*synthetic)})
+    return data, Cell(PAIR[1], 0, 3, 8, "affine+flip+tone", 6e-3, share=0.5, test=True)
 
 
 # ------------------------------------------------------------------------------------------------------- verdicts
@@ -85,7 +87,7 @@ def tiny_cells(rows):
 def test_more_real_rows_are_found_to_help(rows, quick, tmp_path):
     report = benchmark(
         dataset(*rows["real"]), dataset(*rows["extra"]), test=dataset(*rows["test"]),
-        arms=PAIR, steps=40, num_processes=1, output=tmp_path / "report",
+        arms=FIXED, steps=40, num_processes=1, output=tmp_path / "report",
     )  # fmt: skip
     assert report.verdict == "helps", report.table
     assert report.difference > 0.01 and report.interval[0] > 0
@@ -104,10 +106,23 @@ def test_shuffled_labels_are_found_to_harm(rows, quick):
     shuffled = (labels + 1 + np.random.RandomState(0).randint(0, 4, len(labels))) % 5
     report = benchmark(
         dataset(*rows["real"]), dataset(pixels, shuffled), test=dataset(*rows["test"]),
-        arms=PAIR, steps=40, num_processes=1,
+        arms=FIXED, steps=40, num_processes=1,
     )  # fmt: skip
     assert report.verdict == "harms", report.table
     assert report.interval[1] < 0
+
+
+def test_no_share_of_synthetic_rows_is_exactly_the_arm_beneath(rows, quick, monkeypatch):
+    monkeypatch.setattr(synthaug.benchmarks.tuning, "SHARES", (0.0,))
+    report = benchmark(
+        dataset(*rows["real"]), dataset(*rows["extra"]), test=dataset(*rows["test"]),
+        arms=PAIR, seeds=2, steps=3, num_processes=1,
+    )  # fmt: skip
+    assert report.difference == 0 and report.interval == (0, 0) and report.verdict == "no clear change"
+    assert "none is recommended" in report.sentence and PAIR[0] in report.sentence
+    arms = {arm["name"]: arm for arm in report.arms}
+    assert arms[PAIR[1]]["per_seed"] == arms[PAIR[0]]["per_seed"]
+    assert "no exchanged row" in arms[PAIR[1]]["options"]
 
 
 def test_few_seeds_never_earn_a_verdict_and_all_arms_run(rows, quick):
@@ -117,11 +132,17 @@ def test_few_seeds_never_earn_a_verdict_and_all_arms_run(rows, quick):
     )  # fmt: skip
     assert report.verdict == "no clear change"
     assert "at least 5 paired seeds" in report.sentence
-    assert [arm["name"] for arm in report.arms] == list(DEFAULT_ARMS)
+    names = [arm["name"] for arm in report.arms]
+    asked = default_arms([12, 10, 8, 6, 4])
+    assert len(names) == len(asked) and [n.split("+")[-1] for n in names] == [n.split("+")[-1] for n in asked]
+    plain = [arm["name"] for arm in report.arms if arm["side"] == "classical" and "smote" not in arm["name"]]
+    rested = [name for name, given in zip(names, asked, strict=True) if given.startswith("best")]
+    assert len(rested) == 3 and len({name.rpartition("+")[0] for name in rested}) == 1  # all on the same best arm
+    assert rested[0].rpartition("+")[0] in plain
     trials = [trial["arm"] for trial in report.tuning if trial["stage"] == "options"]
-    assert {trials.count(name) for name in DEFAULT_ARMS} == {synthaug.benchmarks.tuning.TRIALS}
+    assert {trials.count(name) for name in names} == {synthaug.benchmarks.tuning.TRIALS}
     assert all(sum(t["chosen"] for t in report.tuning if t["arm"] == name and t["stage"] == "options") == 1
-               for name in DEFAULT_ARMS)  # fmt: skip
+               for name in names)  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- equal work, pairs
@@ -247,12 +268,12 @@ def test_leaks_are_refused_or_dropped_but_never_what_the_run_has_seen(rows):
     with pytest.raises(
         InputError, match=r"7 are among the real rows \(test rows 0, 1, 2, 3, 4 and 2 more\).*--drop-leaks"
     ):
-        load_contest(leaky, extra, test)
-    contest = load_contest(leaky, extra, test, drop_leaks=True)
+        load_contest(leaky, {"synthetic": extra}, test)
+    contest = load_contest(leaky, {"synthetic": extra}, test, drop_leaks=True)
     assert contest.leaks.dropped == {"real": 7, "synthetic": 0}
     assert len(contest.train) + len(contest.validation) == len(real) and len(contest.test) == len(test)
     with pytest.raises(InputError, match="among the synthetic rows"):
-        load_contest(real, leaky, test.select(range(10)), drop_leaks=False)
+        load_contest(real, {"synthetic": leaky}, test.select(range(10)), drop_leaks=False)
 
     hashes = load_images(test).hashes
     for part in ("train", "validation"):
@@ -260,18 +281,20 @@ def test_leaks_are_refused_or_dropped_but_never_what_the_run_has_seen(rows):
         with pytest.raises(
             InputError, match=rf"1 of 300 test rows are among the {part} rows of the run \(test rows 4\)"
         ):
-            load_contest(leaky, extra, test, drop_leaks=True, source=source)
+            load_contest(leaky, {"synthetic": extra}, test, drop_leaks=True, source=source)
 
 
 def test_the_rows_that_the_run_held_out_choose(rows):
     real, extra, test = (dataset(*rows[name]) for name in ("real", "extra", "test"))
     hashes = load_images(real).hashes
     source = {"hashes": {"train": hashes[3:].tolist(), "validation": hashes[:3].tolist()}}
-    contest = load_contest(real, extra, test, source=source)
+    contest = load_contest(real, {"synthetic": extra}, test, source=source)
     assert sorted(contest.validation.hashes) == sorted(hashes[:3])
     assert not set(contest.validation.hashes) & set(contest.train.hashes)
     assert contest.leaks.run == "clean"
-    seen = load_contest(real, extra, test, source={"hashes": {"train": hashes.tolist(), "validation": []}})
+    seen = load_contest(
+        real, {"synthetic": extra}, test, source={"hashes": {"train": hashes.tolist(), "validation": []}}
+    )
     assert any("favours the synthetic arm" in note for note in seen.notes)
 
 
@@ -280,19 +303,21 @@ def test_only_rows_marked_as_synthetic_are_taken(rows):
     marks = [i % 3 == 0 for i in range(len(labels))]
     marked = dataset(pixels, labels, synthetic=marks)
     marked = marked.add_column("provenance", [None] * len(labels), feature=PROVENANCE)
-    contest = load_contest(dataset(*rows["real"]), marked, dataset(*rows["test"]))
+    contest = load_contest(dataset(*rows["real"]), {"synthetic": marked}, dataset(*rows["test"]))
     assert len(contest.synthetic) == sum(marks)
     with pytest.raises(InputError, match="marked as synthetic"):
-        load_contest(dataset(*rows["real"]), marked.select([1, 2]), dataset(*rows["test"]))
+        load_contest(dataset(*rows["real"]), {"synthetic": marked.select([1, 2])}, dataset(*rows["test"]))
 
 
 def test_near_duplicates_are_noted(rows):
     pixels, labels = rows["real"]
     changed = pixels.copy()
     changed[0, 0, 0] ^= 3
-    contest = load_contest(dataset(changed, labels), dataset(*rows["extra"]), dataset(pixels[:1], labels[:1]))
+    contest = load_contest(
+        dataset(changed, labels), {"synthetic": dataset(*rows["extra"])}, dataset(pixels[:1], labels[:1])
+    )
     assert contest.near_duplicates[0][:3] == ("real", 0, 0)
-    copies = load_contest(dataset(pixels, labels), dataset(pixels, labels), dataset(*rows["test"]))
+    copies = load_contest(dataset(pixels, labels), {"synthetic": dataset(pixels, labels)}, dataset(*rows["test"]))
     assert any("validation rows look nearly like a synthetic row" in note for note in copies.notes)
 
 
@@ -328,6 +353,112 @@ def test_arguments_out_of_range(rows):
         benchmark(real.filter(lambda row: row["label"] < 4), extra, test=test)
 
 
-def test_every_default_arm_parses():
-    assert [arm.name for arm in check_arms(None)] == list(DEFAULT_ARMS)
-    assert parse_arm("real+synthetic").describe.startswith("real rows as they come;")
+@pytest.mark.parametrize("name", ["best", "oracle", "smote", "weighted", "shuffled", "Big", "a+b", "a@1", ""])
+def test_names_of_sources_that_would_be_parts_of_arms(rows, name):
+    real, extra, test = (dataset(*rows[kind]) for kind in ("real", "extra", "test"))
+    with pytest.raises(InputError, match="cannot be used in the name of an arm"):
+        benchmark(real, {name: extra, "other": extra}, test=test)
+
+
+def test_all_sources_together_have_a_name_that_no_single_one_may_take(rows):
+    real, extra, test = (dataset(*rows[kind]) for kind in ("real", "extra", "test"))
+    with pytest.raises(InputError, match="cannot be used in the name of an arm"):
+        benchmark(real, {"synthetic": extra, "other": extra}, test=test)
+
+
+# ------------------------------------------------------------------------------------- rows besides real and synthetic
+
+
+def test_every_kind_of_rows_is_collected_with_the_counts_of_the_synthetic_rows(rows):
+    pixels, labels = rows["extra"]
+    contest = load_contest(
+        dataset(*rows["real"]),
+        {"odd": dataset(pixels[::2], labels[::2]), "even": dataset(pixels[1::2], labels[1::2])},
+        dataset(*rows["test"]),
+        oracle=dataset(*rows["extra"]),
+    )
+    kinds = ("synthetic", "odd", "smote", "duplicated", "gaussian", "shuffled", "oracle", "oracle/4")
+    arms = [parse_arm(f"best+{kind}", ("odd", "even")) for kind in kinds]
+    data = collect_material(contest, [*arms, parse_arm("real")])
+    assert set(data.others) == set(kinds)
+    counts = {kind: np.bincount(rows.labels, minlength=5) for kind, rows in data.others.items()}
+    for kind in ("smote", "duplicated", "gaussian", "shuffled", "oracle"):
+        assert (counts[kind] == counts["synthetic"]).all(), kind
+    assert (counts["oracle/4"] == np.ceil(counts["synthetic"] / 4)).all()
+    assert len(data.others["odd"]) == len(labels[::2])
+    assert (data.others["shuffled"].pixels == data.others["synthetic"].pixels).all()
+    assert 0.6 < (data.others["shuffled"].labels != data.others["synthetic"].labels).mean() < 1
+
+
+def test_an_oracle_is_never_a_row_that_trains_or_judges(rows):
+    real, test = rows["real"], rows["test"]
+    further = [np.concatenate([rows["extra"][i], real[i], test[i][:30]]) for i in (0, 1)]
+    contest = load_contest(
+        dataset(*real), {"synthetic": dataset(*rows["extra"])}, dataset(*test), oracle=dataset(*further)
+    )
+    known = {*contest.train.hashes, *contest.validation.hashes, *contest.test.hashes}
+    assert not known & set(contest.oracle.hashes) and len(contest.oracle) == len(rows["extra"][1])
+    limited = load_contest(dataset(*real), {"synthetic": dataset(*rows["extra"])}, dataset(*test), limit_per_class=4)
+    assert len(limited.oracle) + len(limited.train) + len(limited.validation) == len(real[1])
+
+
+@pytest.mark.parametrize(("kind", "message"), [("oracle", "--oracle"), ("latent-smote", "needs a generator")])
+def test_rows_that_are_not_at_hand(rows, kind, message):
+    contest = load_contest(*(dataset(*rows["real"]), {"synthetic": dataset(*rows["extra"])}, dataset(*rows["test"])))
+    with pytest.raises(InputError, match=message):
+        collect_material(contest, [parse_arm(f"best+{kind}")])
+
+
+def test_cell_data_comes_back_from_its_folder(tiny_cells, tmp_path):
+    data, _ = tiny_cells
+    data.save(tmp_path)
+    again = CellData.load(tmp_path)
+    for name in ("real", "validation", "test"):
+        assert (getattr(again, name).pixels == getattr(data, name).pixels).all()
+    assert (again.others["synthetic"].labels == data.others["synthetic"].labels).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"arm": "real+strong", "policy": "trivial+flip", "mix": "cutmix"},
+        {"arm": "oversampled+strong+balanced-softmax+synthetic", "policy": "trivial", "mix": "mixup"},
+        {"arm": "real+classical+weighted"},
+        {"arm": "synthetic"},
+        {"arm": "real+synthetic", "share": 0.5, "finish": 0.5},
+    ],
+)
+def test_every_part_of_an_arm_trains_and_counts(tiny_cells, changes):
+    data, cell = tiny_cells
+    found = run_cell(replace(cell, **changes), data)["validation"]
+    assert np.isfinite(found["scaled_nll"]) and 0 <= found["calibration_error"] <= 1
+    assert found["scaled_nll"] <= found["nll"] + 1e-6
+    assert found["nll"] != run_cell(cell, data)["validation"]["nll"]
+
+
+# ------------------------------------------------------------------------------------------------------- schedules
+
+
+def test_the_finish_is_real_and_changes_nothing_before():
+    real, others = np.repeat([0, 1], 20), np.repeat([0, 1], 40)
+    arm = parse_arm("real+synthetic")
+    whole, finished = (
+        schedule_rows(arm, real, others, length=400, seed=0, share=0.5, finish=finish) for finish in (0.0, 0.25)
+    )
+    assert (finished[300:] < 40).all() and (whole[300:] >= 40).any()
+    assert ((finished[:300] >= 40) == (whole[:300] >= 40)).all()
+
+
+def test_no_share_is_the_schedule_of_the_arm_beneath():
+    real, others = np.repeat([0, 1], [30, 5]), np.repeat([0, 1], 40)
+    mixed, plain = (
+        schedule_rows(parse_arm(name), real, others, length=200, seed=1, share=0.0)
+        for name in ("oversampled+synthetic", "oversampled")
+    )
+    assert (mixed == plain).all()
+
+
+def test_an_oracle_is_shown_as_if_it_were_among_the_rows():
+    real, others = np.zeros(30, dtype=np.int64), np.zeros(10, dtype=np.int64)
+    rows = schedule_rows(parse_arm("real+oracle"), real, others, length=40_000, seed=0, share=1.0)
+    assert abs((rows >= 30).mean() - 0.25) < 0.01

@@ -120,8 +120,8 @@ def test_both_engines_do_the_same(name, channels):
             assert (vision.center_crop(whole, [24, 24]) - theirs).abs().max() * 127.5 < 1.01
         elif name in GEOMETRIC:  # OpenCV interpolates between 32nds of a pixel
             assert apart.mean() < 1.5 and apart.quantile(0.99) < 8, (step, sign, apart.max())
-        elif name == "equalize":
-            assert apart.max() < 12 and apart.mean() < 3  # its table of shades differs from Pillow's
+        elif name in ("autocontrast", "equalize"):  # its tables of shades differ from Pillow's
+            assert apart.max() < 12 and apart.mean() < 3
         else:
             assert apart.max() < 2.01, (step, sign)
 

@@ -173,9 +173,9 @@ def _batches(cell: Cell, arm: Arm, data: CellData) -> Callable[[int], tuple[Tens
 
 
 def _augment(images: Tensor, cell: Cell, rng: BatchRandom) -> Tensor:
-    if cell.policy in POLICIES:
-        return augment(images, POLICIES[cell.policy], rng, backend=cell.backend)
-    return trivial_augment(images, rng, flip=cell.policy.endswith("+flip"), backend=cell.backend)
+    if cell.policy in ("trivial", "trivial+flip"):
+        return trivial_augment(images, rng, flip=cell.policy.endswith("+flip"), backend=cell.backend)
+    return augment(images, POLICIES[cell.policy], rng, backend=cell.backend)
 
 
 def _predict(network: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
