@@ -26,7 +26,7 @@ from synthaug.benchmarks.tuning import SHARES, TRIALS, TUNING_SEEDS
 from synthaug.checkpoint import load_generator, read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import CLASSIFIERS, resolve_device
-from synthaug.errors import InputError, suggest
+from synthaug.errors import FailedError, InputError, suggest
 from synthaug.fitting import fit
 from synthaug.generation import generate
 from synthaug.generators import GENERATORS
@@ -127,8 +127,9 @@ def recommend(
         open_record(folder / _RECORD, arguments)
         if (finished := Advice.load(folder)) is not None:
             return finished
-        candidates = [c for family in families for c in _fit_family(real, family, folder, length, data, seed)]
-        contest = _load_candidates(real, candidates, folder, data, seed)
+        tried = [c for family in families for c in _fit_family(real, family, folder, length, data, seed)]
+        drawn = _draw_candidates(tried, folder, seed)
+        contest, candidates = _load_rows(real, drawn, data), list(drawn)
         template = make_template(contest, steps=steps, backend="torch", classifier=classifier, device=device)
         names = tuple(candidate.name for candidate in candidates)
         setting = Setting(template, seeds, count_processes(device, num_processes), names, test=False)
@@ -185,24 +186,33 @@ def _fit_family(
     return [_Candidate(family, family, run, None, "default"), *scaled, raw]
 
 
-def _load_candidates(
-    real: Dataset, candidates: Sequence[_Candidate], folder: Path, data: Mapping[str, Any], seed: int
-) -> Contest:
-    """Draw the rows of every candidate and return them with the real ones; no test row is asked for."""
-    drawn, sources = dict[str, Dataset](), dict[Path, Mapping[str, Any]]()
+def _draw_candidates(candidates: Sequence[_Candidate], folder: Path, seed: int) -> dict[_Candidate, Dataset]:
+    """Draw the rows of every candidate; one whose filter lets too little through is left out, with a warning."""
+    drawn = {}
     for candidate in candidates:
         print(f"recommend: drawing from {candidate.name}", file=sys.stderr)
-        source = sources.setdefault(candidate.run, read_source(candidate.run))
-        drawn[candidate.name] = generate(
-            load_generator(candidate.run),
-            benchmark_plan(source["class_counts"]),
-            seed=seed,
-            temperature=candidate.temperature,
-            filter=candidate.filter,
-            output=folder / "draws" / candidate.name,
-        )
-    source = next(iter(sources.values()))
-    contest = load_contest(real, drawn, None, source=source, **data)
+        try:
+            drawn[candidate] = generate(
+                load_generator(candidate.run),
+                benchmark_plan(read_source(candidate.run)["class_counts"]),
+                seed=seed,
+                temperature=candidate.temperature,
+                filter=candidate.filter,
+                output=folder / "draws" / candidate.name,
+            )
+        except FailedError as error:
+            print(f"warning: {candidate.name} is left out: {error}", file=sys.stderr)
+    if not drawn:
+        raise FailedError("no candidate made enough rows; fit longer: a larger --budget or --images")
+    return drawn
+
+
+def _load_rows(real: Dataset, drawn: Mapping[_Candidate, Dataset], data: Mapping[str, Any]) -> Contest:
+    """Return the rows of every candidate with the real ones; no test row is asked for."""
+    source = read_source(next(iter(drawn)).run)
+    contest = load_contest(
+        real, {candidate.name: rows for candidate, rows in drawn.items()}, None, source=source, **data
+    )
     if not len(contest.validation):
         raise InputError(
             f"none of the {len(contest.train)} real rows is left for validation (classes under 5 rows have none); "

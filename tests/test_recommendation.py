@@ -1,0 +1,123 @@
+"""recommend: what convinces, what is written down, and that a finished or interrupted call is not done again."""
+
+import json
+
+import numpy as np
+import pytest
+from datasets import ClassLabel
+
+import synthaug
+import synthaug.benchmarks.tuning as tuning
+from synthaug.benchmarks.advice import Advice, weigh_evidence
+from synthaug.benchmarks.arms import parse_arm
+from synthaug.benchmarks.cells import Cell
+from synthaug.benchmarks.results import ArmResults
+from synthaug.cli import main
+from synthaug.errors import InputError
+from synthaug.recipe import read_recipe
+from synthaug.recommendation import recommend
+
+
+def results(name, *, hits, losses):
+    """Five seeds on 60 rows of three classes; a row is right where `hits` says so."""
+    labels = np.arange(60) % 3
+    predictions = np.where(hits, labels, (labels + 1) % 3)
+    pairs = zip(predictions.tolist(), losses.tolist(), strict=True)
+    seeds = [{"validation": {"predictions": made, "losses": lost}} for made, lost in pairs]
+    return ArmResults(parse_arm(name), Cell(name, 0, 1, 8, "affine", 6e-3), seeds), labels
+
+
+@pytest.mark.parametrize(
+    ("gain", "flips", "convinces"),
+    [(0.2, 0, True), (-0.2, 0, False), (0.0, 0, False), (0.2, -3, False), (0.2, 3, True)],
+)
+def test_a_surely_lower_loss_convinces_unless_accuracy_falls(gain, flips, convinces):
+    rng = np.random.default_rng(0)
+    base = rng.gamma(2.0, 0.5, (5, 60))
+    right = np.ones((5, 60), dtype=bool)
+    right[:, :6] = False
+    other = right.copy()
+    if flips > 0:
+        other[:, :flips] = True
+    elif flips < 0:
+        other[:, 6 : 6 - flips] = False
+    noise = 0.05 * rng.standard_normal((5, 60))
+    lower = base - gain + noise - (noise.mean() if gain == 0 else 0)
+    opponent, labels = results("real", hits=right, losses=base)
+    candidate, _ = results("real+synthetic", hits=other, losses=lower)
+    evidence = weigh_evidence(candidate, opponent, labels)
+    assert evidence.convinces is convinces
+    assert evidence.bound < evidence.loss.value
+    assert np.sign(evidence.accuracy.value) == np.sign(flips)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    digits = synthaug.open_dataset("digits", "train")
+    labels = np.array(digits["label"])
+    chosen = np.concatenate([np.flatnonzero(labels == c)[:10] for c in range(3)])
+    return digits.select(chosen).cast_column("label", ClassLabel(names=[str(c) for c in range(10)]))
+
+
+def run_command(*arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(list(arguments))
+    return stopped.value.code
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(tuning, "TUNING_SEEDS", (1_000,))
+    monkeypatch.setattr(tuning, "POLICIES", {"affine": tuning.POLICIES["affine"]})
+
+
+def test_the_whole_way_and_again(rows, quick, tmp_path, monkeypatch, capsys):
+    options = {"families": ("cvae",), "images": 192, "seeds": 2, "steps": 3, "num_processes": 1}
+    advice = recommend(rows, output=tmp_path, **options)
+    names = [entry["name"] for entry in advice.candidates]
+    left_out = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "is left out" in line]
+    assert sorted(names + left_out) == ["cvae", "cvae-raw", "cvae-t0.8", "cvae-t1.2"] and "cvae-raw" in names
+    assert sum(entry["chosen"] for entry in advice.candidates) == 1
+    assert advice.settings["validation_rows"] == 6 and advice.settings["training_rows"] == 24
+    assert "no test row" in (tmp_path / "recommendation.md").read_text().lower()
+    assert json.loads((tmp_path / "recommendation.json").read_text())["sentence"] == advice.sentence
+    if advice.recommended is None:
+        assert advice.sentence.startswith("No synthetic rows") and advice.share == 0
+        assert advice.recipe["generate"]["balance"] == {"0": 10, "1": 10, "2": 10}
+    monkeypatch.setattr("synthaug.recommendation.fit", None)  # a finished call does nothing
+    assert recommend(rows, output=tmp_path, **options) == advice == Advice.load(tmp_path)
+    with pytest.raises(InputError, match=r"other arguments \(steps\)"):
+        recommend(rows, output=tmp_path, **{**options, "steps": 4})
+
+
+def test_the_recipe_draws_the_recommended_share(quick, tmp_path, monkeypatch, capsys):
+    """With a judgement that always convinces, the recipe of the command makes that share of the dataset."""
+    monkeypatch.setattr("synthaug.benchmarks.advice.Evidence.convinces", True)
+    monkeypatch.setattr(tuning, "SHARES", (0.5, 0.5, 0.5, 0.5))
+    output = tmp_path / "advice"
+    arguments = ["digits", "--limit-per-class", "6", "--families", "cvae", "--images", "192", "--seeds", "2"]
+    assert run_command("recommend", *arguments, "--steps", "2", "--num-processes", "1", "--output", str(output)) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1] == str(output) and printed[-2].startswith("Use cvae")
+    recipe = read_recipe(output / "recipe.yaml")
+    assert set(recipe["generate"]["balance"].values()) == {12}  # half of 12 are the six real rows
+    run = json.loads((output / "recommendation.json").read_text())["run"]
+    made = [str(output / run), "--recipe", str(output / "recipe.yaml"), "--filter", "none"]
+    assert run_command("generate", *made, "--output", str(tmp_path / "rows")) == 0
+    drawn = synthaug.open_dataset(str(tmp_path / "rows"), "train")
+    assert np.bincount(drawn["label"]).tolist() == [6] * 10
+
+
+def test_bad_input_is_one_line(rows, tmp_path):
+    for options, message in (
+        ({"families": ("gan",)}, "family 'gan' is unknown; allowed are cvae, cgan, glow"),
+        ({"families": ()}, "name each one once"),
+        ({"seeds": 1}, "seeds is 1; give an integer from 2"),
+        ({"classifier": "big"}, "allowed are small, resnet"),
+        ({"budget": "1m", "images": 10}, "give one of them"),
+    ):
+        with pytest.raises(InputError, match=message):
+            recommend(rows, output=tmp_path / "none", **options)
+    few = rows.select([row for row, label in enumerate(rows["label"]) if row % 10 < 4])
+    with pytest.raises(InputError, match="give more rows"):
+        recommend(few, output=tmp_path / "few", families=("cvae",), images=64)
