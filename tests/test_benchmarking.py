@@ -97,7 +97,7 @@ def test_more_real_rows_are_found_to_help(rows, quick, tmp_path):
     assert {row["name"] for row in report.classes} == set(NAMES)
     assert set(report.pictures) == {"samples", "neighbours"}
     assert report.curves[PAIR[0]][-1][0] == 40
-    assert "one fit of one generator" in report.to_html()
+    assert "one fit of each generator" in report.to_html()
     assert Report.load(tmp_path / "report").to_dict() == report.to_dict()
 
 

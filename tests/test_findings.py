@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from synthaug.benchmarks.findings import decide
+from synthaug.benchmarks.verdicts import decide, write_sentence
 from synthaug.metrics import estimate_mean
 
 
@@ -27,3 +27,14 @@ def estimate(points):
 )
 def test_a_gain_must_come_from_the_synthetic_rows(against_opponent, against_own, verdict):
     assert decide(estimate(against_opponent), estimate(against_own)) == verdict
+
+
+def test_the_sentence_says_what_was_found():
+    def say(verdict, difference, own, **options):
+        return write_sentence(verdict, estimate(difference), "real+classical", 400, estimate(own), "real", **options)
+
+    assert "percentage points higher than in the arm without them" in say("helps", 2, 2)
+    assert "do not train on them" in say("harms", -2, -2)
+    assert "not shown to come from the synthetic rows" in say("no clear change", 2, 0)
+    assert "would have been found four times in five" in say("no clear change", 0, 0)
+    assert "none is recommended" in say("no clear change", 0, 0, unused=True)

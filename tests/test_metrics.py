@@ -8,13 +8,16 @@ from scipy import stats
 from sklearn import metrics as reference
 
 from synthaug.metrics import (
+    balance_mean,
     balanced_accuracy,
     balanced_nll,
+    calibration_error,
     confusion_matrix,
     estimate_mean,
     judge_difference,
     macro_f1,
     recalls,
+    scaled_losses,
 )
 
 
@@ -109,3 +112,83 @@ def test_a_class_with_one_row_takes_the_pooled_spread():
     scores = np.random.RandomState(0).rand(5, 21)
     estimate = estimate_mean(scores, np.r_[np.zeros(20, int), 1])
     assert np.isfinite(estimate.low) and estimate.row_error > 0
+
+
+@pytest.fixture
+def honest():
+    """Logits whose softmax is the true chance of each class."""
+    random = np.random.RandomState(5)
+    logits = random.randn(6_000, 3)
+    chances = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return logits, (random.rand(6_000, 1) > chances.cumsum(axis=1)).sum(axis=1).clip(0, 2)
+
+
+@pytest.mark.parametrize("scale", [0.3, 2.0, 5.0])
+def test_the_scaled_loss_does_not_depend_on_the_scale_of_the_logits(honest, scale):
+    logits, labels = honest
+    loss, scaled = (balance_mean(labels, scaled_losses(labels, x, 3), 3) for x in (logits, scale * logits))
+    assert scaled == pytest.approx(loss, rel=1e-4)
+    assert loss == pytest.approx(balanced_nll(labels, logits, 3), rel=2e-3)  # already at its best temperature
+    assert balanced_nll(labels, scale * logits, 3) > loss * 1.03
+
+
+def test_calibration_of_honest_and_of_over_confident_logits(honest):
+    logits, labels = honest
+    assert calibration_error(labels, logits) < 0.02
+    accuracy = float((logits.argmax(axis=1) == labels).mean())
+    assert calibration_error(labels, 1_000 * logits) == pytest.approx(1 - accuracy, abs=0.01)
+    assert calibration_error(labels, 0 * logits) == pytest.approx(abs((labels == 0).mean() - 1 / 3))
+    half = np.array([[math.log(3), 0.0]] * 8)  # sure to 75 %, right in 2 of 8
+    assert calibration_error(np.r_[np.zeros(2, int), np.ones(6, int)], half) == pytest.approx(0.5)
+
+
+def test_the_p_value_is_below_five_percent_where_the_interval_excludes_zero():
+    random, labels = np.random.RandomState(6), np.repeat(np.arange(3), 15)
+    agree = []
+    for _ in range(200):
+        scores = 0.1 * random.randn() + 0.05 * random.randn(5, 1) + 0.3 * random.randn(5, 45)
+        estimate = estimate_mean(scores, labels)
+        agree.append((estimate.p_value < 0.05) == (estimate.low > 0 or estimate.high < 0))
+    assert all(agree)
+    nothing = estimate_mean(np.zeros((5, 45)), labels)
+    assert (nothing.value, nothing.low, nothing.high, nothing.p_value) == (0, 0, 0, 1)
+    assert estimate_mean(np.full((5, 45), 0.5), labels).p_value == 0
+    assert math.isnan(estimate_mean(np.ones((1, 45)), labels).p_value)
+
+
+def judge_arms(effect, *, repetitions, seeds=6, seed=7):
+    """Verdicts on right and wrong answers of two arms, paired by seed and row, with a planted effect.
+
+    A row is right if its ease, a shift of (arm, seed), one of (arm, row) and noise together are above zero; the arm
+    with synthetic rows has `effect` added.
+    """
+    random, labels = np.random.RandomState(seed), np.repeat(np.arange(5), 40)
+    found = []
+    for _ in range(repetitions):
+        ease = 1 + random.randn(1, 200) + 0.1 * random.randn(seeds, 1)  # shared by both arms
+        arms = [
+            ease + add + 0.1 * random.randn(seeds, 1) + 0.2 * random.randn(1, 200) + 0.6 * random.randn(seeds, 200) > 0
+            for add in (effect, 0.0)
+        ]
+        found.append(estimate_mean(arms[0].astype(float) - arms[1], labels))
+    return found
+
+
+def test_a_planted_null_effect_earns_a_verdict_in_one_of_twenty_at_most():
+    verdicts = [judge_difference(estimate) for estimate in judge_arms(0.0, repetitions=600)]
+    assert sum(verdict != "no clear change" for verdict in verdicts) / 600 <= 0.07
+
+
+def test_a_planted_effect_as_large_as_detectable_is_found_about_four_times_in_five():
+    calm = judge_arms(0.0, repetitions=200, seed=8)
+    promised = np.median([estimate.detectable for estimate in calm])
+    values = [np.mean([one.value for one in judge_arms(effect, repetitions=100, seed=9)]) for effect in (0.1, 0.4)]
+    slope = (values[1] - values[0]) / 0.3
+    effect = 0.1 + (promised - values[0]) / slope  # of which the true difference is what is promised
+    found = judge_arms(effect, repetitions=400, seed=10)
+    assert np.mean([one.value for one in found]) == pytest.approx(promised, rel=0.15)
+    verdicts = [judge_difference(one) for one in found]
+    assert 0.7 <= verdicts.count("helps") / 400 <= 0.93
+    assert verdicts.count("harms") == 0
+    harmed = [judge_difference(one) for one in judge_arms(-effect, repetitions=200, seed=11)]
+    assert 0.65 <= harmed.count("harms") / 200 <= 0.95 and "helps" not in harmed

@@ -16,21 +16,35 @@ def make_report(**changes):
     import numpy as np
 
     arm = {
-        "name": "oversampled+classical", "description": "real rows", "role": "opponent", "options": "learning rate 1",
+        "name": "oversampled+classical", "description": "real rows", "side": "classical", "role": "opponent",
+        "options": "learning rate 1",
         "balanced_accuracy": 0.9, "interval": (0.88, 0.92), "per_seed": [0.89, 0.9, 0.91], "macro_f1": 0.9, "nll": 0.3,
-        "worst_recall": 0.8, "validation": None, "rows": {"real": 10, "synthetic": 0}, "seconds": 1.0,
+        "calibration_error": 0.04, "validation_loss": 0.25, "difference": None,
+        "worst_recall": 0.8, "validation": None, "rows": {"real": 10, "added": 0}, "seconds": 1.0,
     }  # fmt: skip
     values = {
         "verdict": "helps",
         "sentence": f"Better than {EVIL}.",
         "difference": 0.02,
         "interval": (0.01, 0.03),
-        "arms": [arm, {**arm, "name": "oversampled+classical+synthetic", "role": "synthetic"}],
+        "arms": [
+            arm,
+            {**arm, "name": "oversampled+classical+synthetic", "side": "synthetic", "role": "synthetic",
+             "rows": {"real": 10, "added": 7},
+             "difference": {"value": 0.02, "interval": [0.01, 0.03], "p": 0.0004, "p_holm": 0.0008}},
+            {**arm, "name": "oversampled+classical+shuffled", "side": "control", "role": "",
+             "difference": {"value": -0.01, "interval": [-0.03, 0.01], "p": 0.4, "p_holm": 0.412}},
+        ],
         "comparison": {
             "synthetic": "oversampled+classical+synthetic", "opponent": "oversampled+classical",
             "per_seed": [0.01, 0.02, 0.03], "standard_error": 0.004, "seed_error": 0.003, "row_error": 0.002,
             "degrees": 4.0, "detectable": 0.02, "method": "Student's t.",
         },
+        "groups": [
+            {"name": "tail", "classes": [EVIL, "plain"], "train": 6, "opponent": 0.4, "synthetic": 0.55}
+        ],
+        "worth": {"rows": 120.0, "low": 60.0, "high": 300.0, "beyond": True, "per_synthetic_row": 12.0,
+                  "points": [[0, 0.0], [30, 0.01], [120, 0.02]]},
         "classes": [
             {"name": EVIL, "train": 5, "synthetic": 5, "test": 5, "opponent_recall": 0.8, "synthetic_recall": 0.9,
              "change": 0.1, "size": 0.1},
@@ -89,8 +103,25 @@ def test_markdown_keeps_names_in_their_cell():
 
 def test_table_and_numbers():
     lines = make_report().table.splitlines()
-    assert len(lines) == 4 and "90.00 %" in lines[2] and "(synthetic)" in lines[3]
+    assert len(lines) == 5 and "90.00 %" in lines[2] and "(synthetic)" in lines[3]
+    assert len({line.count("|") for line in lines}) == 1
+    assert "+2.00 (+1.00 to +3.00)" in lines[3] and "< 0.001" in lines[3]
+    assert "−1.00" in lines[4] and "0.412" in lines[4]
     assert points(-0.0123) == "−1.23" and points(1e-9) == "0.00" and percent(None) == "–"
+
+
+def test_groups_and_worth_are_shown_where_there_are_any():
+    for text in (make_report().to_html(), make_report().to_markdown()):
+        assert "Head, medium and tail" in text and "tail" in text and "+15.00" in text
+        assert "more than 120" in text and "12.00" in text and "60 to 300" in text
+    for text in (make_report(groups=[], worth={}).to_html(), make_report(groups=[], worth={}).to_markdown()):
+        assert "Head, medium" not in text and "were worth" not in text
+
+
+def test_the_page_shows_every_arm_with_its_corrected_difference():
+    page = make_report().to_html()
+    assert "0.412" in page and "&lt; 0.001" in page
+    assert '<span class="role">control</span>' in page and "10 real rows and 7 others" in page
 
 
 def test_a_report_of_one_seed_has_no_interval(tmp_path):
@@ -99,7 +130,7 @@ def test_a_report_of_one_seed_has_no_interval(tmp_path):
     single = make_report(
         interval=None,
         comparison={**report.comparison, **bare},
-        arms=[{**arm, "interval": None, "per_seed": [0.9]} for arm in report.arms],
+        arms=[{**arm, "interval": None, "per_seed": [0.9], "difference": None} for arm in report.arms],
         curves={},
         pictures={},
     )
