@@ -186,7 +186,7 @@ def blocks(path, language):
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     """As it stands, with the data replaced and every number small."""
-    (code,) = blocks(ROOT / "README.md", "python")
+    code, inside = blocks(ROOT / "README.md", "python")
     monkeypatch.chdir(tmp_path)
     rows = {"train": make_long_tailed(small_digits(), "label", 3), "test": small_digits("test", 4)}
     pushed = []
@@ -210,6 +210,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(synthaug, "push", lambda what, repo, report: pushed.append((what, repo, report)), raising=False)
     scope = {}
     exec(compile(code, "README.md", "exec"), scope)
+    exec(compile(inside, "README.md", "exec"), scope)
+    assert len(scope["mixed"]) == len(scope["real"]) and scope["mixed"].find_synthetic().any()
     assert scope["report"].verdict in ("helps", "no clear change", "harms")
     assert count_classes(scope["augmented"]) == scope["plan"].real
     assert scope["augmented"].num_rows == sum(scope["plan"].total.values())

@@ -138,7 +138,7 @@ class ReplaceWithSynthetic(v2.Transform):  # type: ignore[misc]
             raise InputError(
                 f"image is a {type(image).__name__}; give one array (H, W, C) or (H, W) as albumentations takes"
             )
-        low, high = self._check_range(torch.from_numpy(image[:0]).dtype, image)
+        low, high = self._check_range(torch.from_numpy(np.empty(0, image.dtype)).dtype, image)
         label = self._place.get(plain_label(label), -1)
         if not bool(torch.rand(()) < self.p) or label < 0:
             return image
