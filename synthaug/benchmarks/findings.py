@@ -61,12 +61,13 @@ def write_findings(
     difference = compare_pair(synthetic, opponent, labels)
     own = compare_pair(synthetic, matched, labels)
     others = compare_arms(results, opponent, labels)
-    verdict = decide(difference, own)
+    unused = not synthetic.cell.share and synthetic.arm.share is None
+    verdict = "no clear change" if unused else decide(difference, own)  # rows that are left out cannot harm
     pictures, captions = draw_pictures(contest.train, contest.synthetic, contest.class_names)
     interval = (difference.low, difference.high) if len(difference.per_seed) > 1 else None
     sentence = write_sentence(
         verdict, difference, opponent.arm.name, len(labels), own, matched.arm.name,
-        unused=not synthetic.cell.share and synthetic.arm.share is None,
+        unused=unused,
     )  # fmt: skip
     roles = {synthetic.arm.name: "synthetic", opponent.arm.name: "opponent"}
     return Report(
