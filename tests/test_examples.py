@@ -217,3 +217,28 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert scope["augmented"].num_rows == sum(scope["plan"].total.values())
     assert pushed == [(scope["augmented"], "me/xrays-balanced", scope["report"])]
     assert json.loads((tmp_path / "runs" / "xrays" / "config.json").read_text())["family"] == "cgan"
+
+
+def test_several_draws(tmp_path, monkeypatch, capsys):
+    example = load_example("several_draws")
+    monkeypatch.setattr("synthaug.benchmarks.tuning.TUNING_SEEDS", (1_000,))
+    options = {
+        "data": "digits",
+        "test": "digits",
+        "per-class": 10,
+        "imbalance": 2,
+        "draws": 2,
+        "images": 128,
+        "seeds": 1,
+    }
+    options |= {"steps": 2, "arms": "real+classical,best+synthetic,best+oracle", "output": tmp_path}
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    monkeypatch.setattr(example.synthaug, "generate", functools.partial(synthaug.generate, filter="none"))
+    monkeypatch.setattr(sys, "argv", ["several_draws.py", *words, "--oracle"])
+    example.main()
+    table = capsys.readouterr().out
+    assert table.count("real+classical+synthetic") == 2 and "Over 2 draws" in table
+    assert (tmp_path / "draws.md").read_text() == table
+    kept, further = example.draw_subset(synthaug.open_dataset("digits", "train"), "label", 0, 10, 2.0)
+    counts = count_classes(kept, "label")
+    assert [counts["0"], counts["9"]] == [10, 5] and len(further) > len(kept)
