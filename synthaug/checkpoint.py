@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from synthaug.errors import FailedError, InputError, suggest
+from synthaug.errors import InputError, RankError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
@@ -221,9 +221,12 @@ def save_state(
     states = folder / "state"
     target = states / f"images-{images_seen:015d}"
     temporary = states / f".{target.name}.{os.getpid()}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    if not _verify(target):
+        return  # stopped right after it was saved
+    for left in states.glob(".images-*.tmp"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
     try:
+        temporary.mkdir(parents=True)
         for name, module in modules.items():
             _write_tensors(temporary / f"{name}.safetensors", module.state_dict())
         for index, optimizer in enumerate(optimizers):
@@ -233,9 +236,10 @@ def save_state(
         write_text(temporary / "manifest.json", json.dumps(files, indent=2))
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise FailedError(f"cannot save to {folder}: {error.strerror or error}; free space and run it again") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise RankError(f"cannot save to {folder}: {reason}; free space and run the same command again") from error
     descriptor = os.open(states, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)

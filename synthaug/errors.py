@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["FailedError", "GainError", "InputError", "StoppedError", "suggest"]
+__all__ = ["FailedError", "GainError", "InputError", "RankError", "StoppedError", "suggest"]
 
 
 class InputError(ValueError):
@@ -18,6 +18,10 @@ class FailedError(RuntimeError):
     """The work itself failed and the message says why and what to do (exit code 1)."""
 
     exit_code = 1
+
+
+class RankError(FailedError):
+    """One process of several failed, and only it knows why: it says so itself, whatever its number."""
 
 
 class GainError(RuntimeError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from synthaug.drawing import BlockPool
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.export import finish_folder
 from synthaug.filtering import Filter
-from synthaug.folder import ShardFolder
+from synthaug.folder import ShardFolder, is_finished
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.jobs import GenerationJob
+from synthaug.launching import local_processes, process_number
 from synthaug.localfiles import quiet_datasets
 from synthaug.shards import ROWS_PER_SHARD, locked
 from synthaug.signals import StopSignals
@@ -53,7 +55,8 @@ def generate(
     """Generate exactly the images that a plan says are missing.
 
     The bytes written do not depend on `num_processes` or on interruptions; the same call again resumes, or
-    finds the folder finished.
+    finds the folder finished. Under a launcher (torchrun) the first process generates, with as many workers as
+    there are processes on its machine, and the others wait for it.
 
     Args:
         generator: A fitted generator.
@@ -94,8 +97,12 @@ def generate(
             "or give the real rows to mix with"
         )
     target = Path(output) if output is not None else _temporary_folder() / "dataset"
+    arguments = {**job.arguments(), "rows_per_shard": rows_per_shard}
+    if output is not None and process_number() > 0:
+        return _load(_wait_for(target, arguments, fresh), split, job.features)
+    num_processes = max(num_processes, local_processes())
     with locked(target), StopSignals() as stop:
-        folder = ShardFolder(target, {**job.arguments(), "rows_per_shard": rows_per_shard}, fresh=fresh)
+        folder = ShardFolder(target, arguments, fresh=fresh)
         if not folder.finished:
             print(job.describe(), file=sys.stderr)
             num_processes = num_processes if job.device == "cpu" else 1  # workers would share one accelerator
@@ -142,6 +149,18 @@ def _check_arguments(
             raise InputError(f"{key} is {value}; give an integer of at least 1")
     if on_bad_image not in ("error", "skip"):
         raise InputError(f"on_bad_image is {on_bad_image!r}; give 'error' or 'skip'")
+
+
+def _wait_for(target: Path, arguments: Mapping[str, Any], fresh: bool) -> ShardFolder:
+    """Return the folder once the first of several processes has finished it; the launcher ends us if it fails."""
+    if fresh:
+        raise InputError("fresh cannot be used by several processes at once; remove the output folder beforehand")
+    while True:
+        if is_finished(target):
+            folder = ShardFolder(target, arguments)
+            if folder.finished:
+                return folder
+        time.sleep(0.2)
 
 
 def _temporary_folder() -> Path:

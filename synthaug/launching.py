@@ -10,12 +10,27 @@ import sys
 import time
 from collections.abc import Sequence
 
-__all__ = ["is_launched", "launch"]
+__all__ = ["is_launched", "launch", "local_processes", "num_processes", "process_number"]
 
 
 def is_launched() -> bool:
     """Tell whether a launcher (torchrun, accelerate launch, or `launch`) already started this process."""
     return "WORLD_SIZE" in os.environ and "RANK" in os.environ
+
+
+def process_number() -> int:
+    """Return the number of this process among those that a launcher started, 0 without one."""
+    return int(os.environ["RANK"]) if is_launched() else 0
+
+
+def num_processes() -> int:
+    """Return how many processes a launcher started, 1 without one."""
+    return int(os.environ["WORLD_SIZE"]) if is_launched() else 1
+
+
+def local_processes() -> int:
+    """Return how many processes a launcher started on this machine, 1 without one."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
 
 
 def launch(arguments: Sequence[str], num_processes: int) -> int:

@@ -14,9 +14,9 @@ LEVELS = (
     "benchmarks.losses residual",
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards subsets generators.base generators.checkerboard generators.couplings generators.whitening "
-    "generators.adversary generators.ladder cards.scorecard loops.clock loops.schedules loops.transforms "
+    "generators.adversary engine generators.ladder tracking cards.scorecard loops.clock loops.schedules loops.transforms "
     "loops.likeness loops.assignment benchmarks.arms benchmarks.verdicts strong",
-    "generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
+    "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
     "quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
     "generators benchmarks.cells benchmarks.rivals quality.draws localfiles rows scan exploration.traversals "
