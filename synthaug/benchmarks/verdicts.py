@@ -47,8 +47,8 @@ def write_sentence(
     """
     if unused:
         return (
-            "On validation rows every share of synthetic rows did worse than none, so none is recommended: train on "
-            f"the real rows alone ({opponent})."
+            "On validation rows every share of synthetic rows did worse than none, so none is recommended: train "
+            f"without them ({opponent})."
         )
     seeds, change = len(difference.per_seed), _points(difference.value)
     low, high = _points(difference.low), _points(difference.high)
