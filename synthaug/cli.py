@@ -119,6 +119,7 @@ def fit(
     budget: Annotated[str | None, typer.Option(help="duration, such as 10m (the default)")] = None,
     images: Annotated[str | None, typer.Option(help="number of images to see, such as 2M, instead of a budget")] = None,
     seed: Seed = None,
+    track: Annotated[str | None, typer.Option(help="tensorboard, trackio or wandb: logs to watch, in RUN/logs")] = None,
     num_processes: NumProcesses = 1,
     recipe: RecipeOption = None,
     settings: Settings = None,
@@ -134,7 +135,7 @@ def fit(
         "dataset.path": dataset, "dataset.split": split, "dataset.image_column": image_column,
         "dataset.label_column": label_column, "dataset.limit_per_class": limit_per_class,
         "dataset.on_bad_image": on_bad_image, "generator.family": generator, "generator.image_size": image_size,
-        "fit.budget": budget, "fit.images": images, "fit.seed": seed,
+        "fit.budget": budget, "fit.images": images, "fit.seed": seed, "fit.track": track,
     }  # fmt: skip
     values = _collect(recipe, flags, settings)
     if images is not None and budget is None:
@@ -150,8 +151,10 @@ def fit(
     if folder is None and not dry_run:
         raise InputError("no --output given; name the run folder to make")
     from synthaug.checkpoint import find_family
+    from synthaug.tracking import check_tracker
 
     find_family(resolved.generator.family)
+    check_tracker(resolved.fit.track)
     if num_processes > 1 and not is_launched() and not dry_run:
         raise typer.Exit(launch(sys.argv[1:], num_processes))
 

@@ -22,13 +22,14 @@ from synthaug.fitplan import FitPlan, plan_fit, resolve_recipe
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.recipe import Recipe, dump_recipe, parse_count, parse_duration, parse_recipe, read_recipe
 from synthaug.shards import locked
+from synthaug.tracking import LOGS, Journal, check_tracker
 from synthaug.training import Schedule, train
 
 __all__ = ["fit"]
 
 _OWN_FILES = (
     "config.json", "model.safetensors", "judge.safetensors", "latents.safetensors", "source.json", "recipe.yaml",
-    "README.md", "log.jsonl", "samples", "state", "evaluation", "exploration",
+    "README.md", "log.jsonl", "samples", "state", "evaluation", "exploration", LOGS,
 )  # fmt: skip
 
 
@@ -56,7 +57,8 @@ def fit(
         recipe: A whole recipe instead of `options`.
         fresh: Remove what an earlier fit left in `output`.
         **options: `image_column`, `label_column`, `limit_per_class`, `image_size`, `on_bad_image`, `validation`,
-            `batch_size`, `save_every`, `seed`, `mixed_precision`, and keyword arguments of the family.
+            `batch_size`, `save_every`, `seed`, `mixed_precision`, and keyword arguments of the family;
+            `track` ("tensorboard", "trackio" or "wandb") writes what can be watched to RUN/logs.
 
     Returns:
         The generator with averaged weights, in eval mode.
@@ -71,6 +73,7 @@ def fit(
     accelerator = _make_accelerator()
     if _is_finished(folder, resolved, fresh):
         return load_generator(folder, None if isinstance(family, str) else family)
+    check_tracker(resolved.fit.track)
     if not accelerator.is_main_process:
         return _fit_into(folder, plan_fit(real, family, resolved), accelerator)
     with locked(folder):
@@ -115,7 +118,7 @@ def _is_finished(folder: Path, recipe: Recipe, fresh: bool) -> bool:
         f"{section}.{key}"
         for section in ("dataset", "generator", "fit")
         for key in {**before[section], **now[section]}
-        if before[section].get(key) != now[section].get(key)
+        if before[section].get(key) != now[section].get(key) and (section, key) != ("fit", "track")
     ]
     if keys:
         shown = ", ".join(keys)
@@ -169,6 +172,7 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
         schedule=schedule,
         accelerator=accelerator,
         folder=folder,
+        journal=Journal(accelerator, recipe.fit.track, folder),
     )
     if main:
         finish_run(folder, plan, generator, summary)

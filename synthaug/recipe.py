@@ -102,6 +102,7 @@ class FitSection(_Section):
     save_every: str | int = "2m"
     seed: int = Field(default=0, ge=0, lt=2**63)
     mixed_precision: Literal["no", "bf16"] = "no"
+    track: Literal["tensorboard", "trackio", "wandb"] | None = None
 
     @field_validator("budget", "save_every", mode="before")
     @classmethod

@@ -28,6 +28,7 @@ from synthaug.generators.base import ConditionalGenerator, Objective
 from synthaug.noise import BatchRandom, draw_normal
 from synthaug.pictures import tile_images
 from synthaug.signals import StopSignals
+from synthaug.tracking import Journal
 
 __all__ = ["Schedule", "sample_grid", "train"]
 
@@ -76,6 +77,7 @@ def train(
     schedule: Schedule,
     accelerator: Accelerator,
     folder: Path,
+    journal: Journal | None = None,
 ) -> tuple[ConditionalGenerator, dict[str, Any]]:
     """Fit `generator` in place and return its weight average, with a summary of the training.
 
@@ -87,6 +89,7 @@ def train(
         schedule: Batch, average and saving.
         accelerator: One process or many; every process calls this function with the same arguments.
         folder: Run folder for state/, samples/ and log.jsonl; a state found there is resumed.
+        journal: Where the fit can be watched; nowhere when None.
 
     Returns:
         The averaged generator and {"images_seen", "steps", "seconds", "losses", "warnings"}.
@@ -116,6 +119,7 @@ def train(
     optimizers = [_make_optimizer(objective) for objective in objectives]
 
     # -- resume
+    journal = journal or Journal(accelerator, None, folder)
     now = Progress()
     parts: Mapping[str, nn.Module] = {"model": generator, "average": average.module}
     counters, rejected = load_state(folder, modules=parts, optimizers=optimizers)
@@ -131,7 +135,8 @@ def train(
             counters = {**vars(now), "seconds": budget.elapsed, "budget_images": budget.images}
             save_state(folder, images_seen=now.images_seen, modules=parts, optimizers=optimizers, progress=counters)
             (folder / "samples").mkdir(exist_ok=True)
-            (folder / "samples" / f"images-{now.images_seen:012d}.png").write_bytes(sample_grid(average.module))
+            (folder / "samples" / f"images-{now.images_seen:012d}.png").write_bytes(grid := sample_grid(average.module))
+            journal.show(grid, images_seen=now.images_seen)
 
     # -- the loop
     bar = tqdm(
@@ -140,9 +145,10 @@ def train(
     )  # fmt: skip
     logs: dict[str, float] = {}
     alarms = _Alarms(folder)
+    tracked = journal.open(now.images_seen, budget.elapsed)
     logged = saved = budget.elapsed
     saved_images = now.images_seen
-    with StopSignals() as stop, bar:
+    with StopSignals() as stop, bar, tracked:
         while True:
             progress, received = _agree(accelerator, budget.progress(now.images_seen), stop.received)
             if progress >= 1.0:
@@ -183,6 +189,7 @@ def train(
                 bar.set_postfix({k.split(".")[-1]: f"{v:.3g}" for k, v in logs.items()}, refresh=False)
                 if main:
                     _log(folder, {"images": now.images_seen, "seconds": round(logged, 2), **logs})
+                    journal.note(logs, images_seen=now.images_seen, seconds=logged)
                     alarms.sound(generator.diagnose(logs, progress))
             if _is_due(schedule, now.images_seen - saved_images, budget.elapsed - saved):
                 _read_losses(losses, now.images_seen, folder)
