@@ -7,10 +7,28 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
-__all__ = ["is_launched", "launch", "local_processes", "num_processes", "process_number"]
+__all__ = ["is_launched", "launch", "local_processes", "num_processes", "process_number", "watch_launcher"]
+
+
+_LAUNCHER = "SYNTHAUG_LAUNCHER"
+
+
+def watch_launcher() -> None:
+    """Stop this rank, with its state saved, when the `launch` that started it is gone (killed, for example)."""
+    if _LAUNCHER in os.environ:
+        threading.Thread(target=_end_with, args=[int(os.environ[_LAUNCHER])], daemon=True).start()
+
+
+def _end_with(launcher: int) -> None:
+    while os.getppid() == launcher:
+        time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(20)
+    os._exit(143)
 
 
 def is_launched() -> bool:
@@ -57,6 +75,7 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
             "LOCAL_WORLD_SIZE": str(num_processes),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
+            _LAUNCHER: str(os.getpid()),
         }
         command = [sys.executable, "-m", "synthaug", *arguments]
         ranks.append(subprocess.Popen(command, env=environment, start_new_session=True))

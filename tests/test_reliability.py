@@ -1,0 +1,323 @@
+"""Kills, full disks and bad numbers: what docs/reliability.md promises of fit and generate.
+
+Children are forked where one process is enough, so that a kill costs no start of Python.
+"""
+
+import functools
+import hashlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+
+import pytest
+import torch
+from test_generation import tree
+from toys import ToyGenerator, keep_bright_corners
+
+from synthaug import checkpoint, completion, fitting, training
+from synthaug.balance import make_plan
+from synthaug.checkpoint import load_state, save_state
+from synthaug.errors import FailedError, RankError
+from synthaug.fitting import fit
+from synthaug.generation import generate
+from synthaug.judge import fit_judge
+from synthaug.sources import open_dataset
+
+SIZES = {
+    "cvae": {"width": 8, "latent_dim": 4, "sampling": "prior"},
+    "cgan": {"width": 16},
+    "glow": {"dense_steps": 2, "dense_width": 16},
+}
+POINTS = ((checkpoint, "_write_tensors"), (checkpoint, "_hash_file"), (checkpoint, "write_text"),
+          (fitting, "write_text"), (completion, "write_text"), (training, "hold_vote"), (Path, "rename"),
+          (Path, "replace"))  # fmt: skip
+"""Calls around which a fit is killed: steps, files of a state, their hashes, and the renames."""
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_dataset("digits")
+
+
+@pytest.fixture(autouse=True)
+def quick_judge(monkeypatch):
+    monkeypatch.setattr(completion, "fit_judge", functools.partial(fit_judge, steps=3))
+
+
+def fit_small(digits, family, folder):
+    options = {"images": 320, "batch_size": 32, "save_every": 64, "limit_per_class": 12, **SIZES[family]}
+    return fit(digits, family, output=folder, **options)
+
+
+def digest(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+class Fuse:
+    """Counts the calls at POINTS, before and after each, and kills this process at a given one."""
+
+    def __init__(self, kill_at=None):
+        self.count, self.kill_at = 0, kill_at
+
+    def burn(self):
+        if self.count == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.count += 1
+
+    def wrap(self, function):
+        @functools.wraps(function)
+        def wrapped(*arguments, **options):
+            self.burn()
+            result = function(*arguments, **options)
+            self.burn()
+            return result
+
+        return wrapped
+
+
+def lay(fuse, set_attribute):
+    for owner, name in POINTS:
+        set_attribute(owner, name, fuse.wrap(getattr(owner, name)))
+
+
+def in_child(work):
+    """Run `work` in a forked child and return how it ended, as os.waitpid says."""
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(300)
+            sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+            work()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc(file=sys.__stderr__)
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def kill_fit(digits, family, folder, kill_at):
+    def work():
+        lay(Fuse(kill_at), setattr)
+        fit_small(digits, family, folder)
+
+    return in_child(work)
+
+
+def count_points(digits, family, folder, monkeypatch):
+    """Fit without interruption; return how many points there were."""
+    fuse = Fuse()
+    with monkeypatch.context() as patch:
+        lay(fuse, patch.setattr)
+        fit_small(digits, family, folder)
+    return fuse.count
+
+
+def test_a_killed_fit_ends_with_the_same_bytes(digits, tmp_path, monkeypatch):
+    points = count_points(digits, "cvae", tmp_path / "whole", monkeypatch)
+    for share in (0.02, 0.4, 0.45):
+        assert kill_fit(digits, "cvae", tmp_path / "cut", int(share * points)) == signal.SIGKILL
+    fit_small(digits, "cvae", tmp_path / "cut")
+    for name in ("model.safetensors", "judge.safetensors", "config.json"):
+        assert digest(tmp_path / "cut" / name) == digest(tmp_path / "whole" / name), name
+    assert not list((tmp_path / "cut" / "state").glob(".*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SIZES)
+def test_ten_kills_anywhere_in_a_fit_change_nothing(family, digits, tmp_path, monkeypatch):
+    points, kills = count_points(digits, family, tmp_path / "whole", monkeypatch), 0
+    chance = random.Random(family)
+    for number in range(40):
+        folder = tmp_path / "cut" / str(number // 4)  # a folder meets up to four kills, then it is finished
+        kill_at = chance.randrange(points if number % 4 == 0 else points // 3)  # less is left after a resume
+        kills += kill_fit(digits, family, folder, kill_at) == signal.SIGKILL
+        if number % 4 == 3 or kills == 10:
+            fit_small(digits, family, folder)
+            assert digest(folder / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
+        if kills == 10:
+            break
+    assert kills == 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", SIZES)
+def test_killed_on_two_processes(family, tmp_path):
+    words = ["fit", "digits", "--generator", family, "--images", "960", "--set", "fit.batch_size=32", "--set",
+             "fit.save_every=64", "--limit-per-class", "12", "--num-processes", "2"]  # fmt: skip
+    words += [word for key, value in SIZES[family].items() for word in ("--set", f"generator.{key}={value}")]
+
+    def start(name):
+        command = [sys.executable, "-m", "synthaug", *words, "--output", str(tmp_path / name)]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+    assert start("whole").wait(300) == 0
+    for kill in range(2):
+        process, states = start("cut"), tmp_path / "cut" / "state"
+        before = sorted(states.glob("images-*"))
+        wait_until(lambda states=states, before=before: sorted(states.glob("images-*")) != before)
+        if kill == 0:  # a rank dies: the launcher ends the other
+            os.kill(int(subprocess.check_output(["pgrep", "-P", str(process.pid)]).split()[-1]), signal.SIGKILL)
+            assert process.wait(120) == 137
+        else:  # the launcher dies: its ranks save and end by themselves
+            process.kill()
+            process.wait()
+            wait_until(lambda: not (tmp_path / "cut" / ".lock").exists())
+    assert start("cut").wait(300) == 0
+    assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
+
+
+def wait_until(condition, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypatch):
+    original = training._descend
+
+    def poison(objective, optimizer, progress):
+        original(objective, optimizer, progress)
+        if progress >= 0.55:  # the losses of this step were finite
+            next(iter(objective.module.parameters())).data.fill_(float("nan"))
+
+    monkeypatch.setattr(training, "_descend", poison)
+    monkeypatch.setattr(training, "_find_bad", lambda losses: 0)
+    with pytest.raises(FailedError, match=r"diverged: weight .* is not finite.*last good state"):
+        fit_small(digits, "cvae", tmp_path / "run")
+    names = sorted(path.name for path in (tmp_path / "run" / "state").glob("images-*"))
+    assert names == ["images-000000000000128", "images-000000000000192"]
+
+
+def make_player():
+    module = torch.nn.Linear(64, 64)
+    return module, torch.optim.AdamW(module.parameters())
+
+
+def save(folder, images, player):
+    module, optimizer = player
+    save_state(folder, images_seen=images, modules={"model": module}, optimizers=[optimizer], progress={"n": images})
+
+
+def test_a_full_disk_leaves_the_state_before_and_nothing_half_written(tmp_path):
+    player = make_player()
+    save(tmp_path, 10, player)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, before[1]))
+    try:
+        with pytest.raises(RankError, match=r"cannot save to .*free space and run the same command again") as caught:
+            save(tmp_path, 20, player)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["images-000000000000010"]
+    save(tmp_path, 20, player)
+    counters, rejected = load_state(tmp_path, modules={"model": player[0]}, optimizers=[player[1]])
+    assert counters == {"n": 20} and rejected == []
+
+
+def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path):
+    (tmp_path / "state" / ".images-000000000000010.999.tmp").mkdir(parents=True)
+    save(tmp_path, 20, make_player())
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["images-000000000000020"]
+
+
+# ------------------------------------------------------------------------------------------------------- generate
+
+PLAN = make_plan({"ant": 900, "bee": 20, "cat": 3})
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+from test_reliability import generate_small
+if __name__ == "__main__":
+    generate_small({output!r}, {check!r}, {processes})
+"""
+
+
+def generate_small(output, check, processes):
+    check = keep_bright_corners if check == "corners" else "none"
+    generate(ToyGenerator(), PLAN, output=output, filter=check, num_processes=processes, rows_per_shard=200)
+
+
+def test_a_full_disk_stops_a_generation_with_one_line(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, before[1]))
+    try:
+        with pytest.raises(FailedError, match=r"cannot write .*free space and run it again") as caught:
+            generate_small(tmp_path / "out", "none", 1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "data").exists()
+    generate_small(tmp_path / "out", "none", 1)
+    generate_small(tmp_path / "whole", "none", 1)
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def start_generation(folder, check, processes, threads):
+    text = SCRIPT.format(tests=str(Path(__file__).parent), output=str(folder), check=check, processes=processes)
+    script = folder.with_suffix(f".{processes}.py")
+    script.write_text(text)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    return subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", ["none", "corners"])
+def test_kills_processes_and_threads_change_no_byte(check, tmp_path):
+    generate_small(tmp_path / "whole", check, 1)
+    chance, kills = random.Random(check), 0
+    for processes, threads in ((1, 2), (2, 1), (4, 2)):
+        folder = tmp_path / f"on-{processes}"
+        for _ in range(2 if processes == 4 else 1 + (check == "none")):  # five in either half: ten kills in all
+            process = start_generation(folder, check, processes, threads)
+            wait_until(lambda folder=folder: (folder / ".partial").is_dir())
+            time.sleep(chance.uniform(0, 0.5))
+            process.kill()
+            kills += process.wait() == -signal.SIGKILL
+        assert start_generation(folder, check, processes, threads).wait(120) == 0
+        assert tree(folder) == tree(tmp_path / "whole")
+    assert kills >= 3
+
+
+@pytest.mark.slow
+def test_torchrun_generates_once_with_the_bytes_of_one(tmp_path):
+    generate_small(tmp_path / "whole", "corners", 1)
+    script = tmp_path / "script.py"
+    arguments = {"output": str(tmp_path / "out"), "check": "corners", "processes": 1}
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), **arguments))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+def test_only_the_first_of_several_processes_works_and_the_others_end_well(monkeypatch, capsys):
+    from synthaug.cli import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", "nowhere", "--output", "nowhere", "--per-class", "1"])
+    assert caught.value.code == 0
+    monkeypatch.setenv("RANK", "0")
+    for command in ("run", "recommend", "quickstart"):
+        with pytest.raises(SystemExit) as caught:
+            main([command])
+        assert caught.value.code == 2
+    assert "start only fit or generate with a launcher" in capsys.readouterr().err
+
+
+def test_the_others_wait_for_the_folder_of_the_first(tmp_path, monkeypatch):
+    generate_small(tmp_path / "out", "none", 1)
+    before = tree(tmp_path / "out")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    generate_small(tmp_path / "out", "none", 1)
+    assert tree(tmp_path / "out") == before
