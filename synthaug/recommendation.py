@@ -22,7 +22,7 @@ from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.ledger import CELLS, open_record
 from synthaug.benchmarks.material import collect_material
 from synthaug.benchmarks.results import choose_front
-from synthaug.benchmarks.tuning import SHARES, TRIALS, TUNING_SEEDS
+from synthaug.benchmarks.tuning import MIXTURES, TRIALS, TUNING_SEEDS
 from synthaug.checkpoint import load_generator, read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import CLASSIFIERS, resolve_device
@@ -259,7 +259,7 @@ def _advise(contest: Contest, candidates: Sequence[_Candidate], setting: Setting
         evidence={} if evidence is None else _describe_evidence(evidence),
         settings={
             "version": synthaug.__version__, "steps": setting.template.steps, "seeds": setting.seeds,
-            "classifier": setting.template.classifier, "shares": list(SHARES),
+            "classifier": setting.template.classifier, "mixtures": [list(pair) for pair in MIXTURES],
             "validation_rows": len(contest.validation), "training_rows": len(contest.train),
         },
     )  # fmt: skip
@@ -274,6 +274,7 @@ def _describe_candidate(candidate: _Candidate, arm: Arm, campaign: Campaign) -> 
         "temperature": candidate.temperature,
         "filter": candidate.filter,
         "share": campaign.tuner.options[arm.name].share,
+        "finish": campaign.tuner.options[arm.name].finish,
         "balanced_accuracy": trial["balanced_accuracy"],
         "nll": trial["nll"],
         "chosen": False,

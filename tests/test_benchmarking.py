@@ -113,7 +113,7 @@ def test_shuffled_labels_are_found_to_harm(rows, quick):
 
 
 def test_no_share_of_synthetic_rows_is_exactly_the_arm_beneath(rows, quick, monkeypatch):
-    monkeypatch.setattr(synthaug.benchmarks.tuning, "SHARES", (0.0,))
+    monkeypatch.setattr(synthaug.benchmarks.tuning, "MIXTURES", ((0.0, 0.0),))
     report = benchmark(
         dataset(*rows["real"]), dataset(*rows["extra"]), test=dataset(*rows["test"]),
         arms=PAIR, seeds=2, steps=3, num_processes=1,

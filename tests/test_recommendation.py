@@ -93,7 +93,7 @@ def test_the_whole_way_and_again(rows, quick, tmp_path, monkeypatch, capsys):
 def test_the_recipe_draws_the_recommended_share(quick, tmp_path, monkeypatch, capsys):
     """With a judgement that always convinces, the recipe of the command makes that share of the dataset."""
     monkeypatch.setattr("synthaug.benchmarks.advice.Evidence.convinces", True)
-    monkeypatch.setattr(tuning, "SHARES", (0.5, 0.5, 0.5, 0.5))
+    monkeypatch.setattr(tuning, "MIXTURES", ((0.5, 0.0),) * 4)
     output = tmp_path / "advice"
     arguments = ["digits", "--limit-per-class", "6", "--families", "cvae", "--images", "192", "--seeds", "2"]
     assert run_command("recommend", *arguments, "--steps", "2", "--num-processes", "1", "--output", str(output)) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from synthaug.benchmarks.arms import default_arms, parse_arm
 from synthaug.benchmarks.cells import Cell
-from synthaug.benchmarks.tuning import RATES, SHARES, TRIALS, TUNING_SEEDS, Tuner, count_trials, describe_options
+from synthaug.benchmarks.tuning import MIXTURES, RATES, TRIALS, TUNING_SEEDS, Tuner, count_trials, describe_options
 from synthaug.classical import POLICIES
 
 TEMPLATE = Cell("", 0, 10, 8, "", 0.0)
@@ -60,7 +60,7 @@ def test_tuning_seeds_are_apart_and_test_rows_untouched():
 def test_ties_go_to_the_earlier_trial():
     tuner, _ = tune(["real", "real+synthetic"])
     assert tuner.options["real"].learning_rate == RATES[0]
-    assert tuner.options["real+synthetic"].share == SHARES[0] == 0
+    assert tuner.options["real+synthetic"].share == MIXTURES[0][0] == 0
 
 
 def test_no_share_is_the_same_training_as_the_arm_beneath():

@@ -82,8 +82,8 @@ class Advice:
         run: Run folder to generate from; "" when none helps.
         recipe: What `generate --recipe` takes.
         base: The best way to train on real rows alone.
-        candidates: Everything that was tried: name, run, family, temperature, filter, share, balanced_accuracy,
-            nll, chosen.
+        candidates: Everything that was tried: name, run, family, temperature, filter, share, finish (share of the
+            steps, at the end, without synthetic rows), balanced_accuracy, nll, chosen.
         evidence: Of the best candidate against the best arm on real rows: accuracy, loss, bound, confidence, seeds.
         settings: What it ran with.
     """

@@ -15,8 +15,9 @@ __all__ = ["TRIALS", "TUNING_SEEDS", "Trials", "Tuner", "count_trials", "describ
 RATES = (6e-3, 3e-3, 1.2e-2, 1.5e-3)
 """Learning rates that an arm tries which has nothing else to choose."""
 
-SHARES = (0.0, 0.25, 0.5, 0.75)
-"""Shares of exchanged rows that a mixed arm tries; none of them is one of the answers."""
+MIXTURES = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.4))
+"""Pairs that a mixed arm tries: the share of exchanged rows, and the share of the steps, at the end, that see real rows
+alone. No exchanged row is one of the answers."""
 
 MIXES = (("trivial", ""), ("trivial", "cutmix"), ("", "cutmix"), ("", "mixup"))
 """Pairs of policy ("" is the chosen classical one) and mix that a strongly augmented arm tries."""
@@ -85,8 +86,8 @@ class Tuner:
         if arm.exchanges and arm.base in self.options:
             cell = replace(self.options[arm.base], arm=arm.name)
         if arm.exchanges and arm.share is None:
-            shares = SHARES if self.validation_rows else SHARES[1:]
-            return [replace(cell, share=share) for share in shares]
+            mixtures = MIXTURES if self.validation_rows else MIXTURES[1:]
+            return [replace(cell, share=share, finish=finish) for share, finish in mixtures]
         rates = (cell.learning_rate, *(rate for rate in RATES if rate != cell.learning_rate))
         return [replace(cell, share=arm.share or 0.0, learning_rate=rate) for rate in rates[:TRIALS]]
 
@@ -140,6 +141,7 @@ def describe_options(arm: Arm, cell: Cell) -> str:
     words = [f"learning rate {cell.learning_rate:g}"]
     if arm.exchanges:
         words.append(f"share of exchanged rows {cell.share:g}" if cell.share else "no exchanged row")
+        words += [f"the last {100 * cell.finish:g} % of the steps without them"] if cell.finish and cell.share else []
     if arm.augmentation:
         words.append(f"policy {cell.policy}" + (f" and {cell.mix}" if cell.mix else ""))
     return ", ".join(words)
