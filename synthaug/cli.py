@@ -128,7 +128,7 @@ def fit(
 ) -> None:
     """Fit a class-conditional generator and leave a run folder; the same command again resumes."""
     from synthaug.errors import InputError
-    from synthaug.launching import is_launched, launch
+    from synthaug.launching import is_launched, launch, watch_launcher
     from synthaug.recipe import dump_recipe, parse_recipe
 
     flags = {
@@ -157,6 +157,7 @@ def fit(
     check_tracker(resolved.fit.track)
     if num_processes > 1 and not is_launched() and not dry_run:
         raise typer.Exit(launch(sys.argv[1:], num_processes))
+    watch_launcher()
 
     from synthaug.fitplan import plan_fit
     from synthaug.fitting import fit as fit_generator
@@ -440,6 +441,7 @@ def env() -> None:
     print(describe_environment())
 
 
+_FITS_INSIDE = ("run", "recommend", "quickstart")
 _CLICK_EXCEPTION: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")
 
 
@@ -451,8 +453,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: list[str], debug: bool) -> int:
-    from synthaug.errors import FailedError, GainError, InputError, StoppedError
+    from synthaug.errors import FailedError, GainError, InputError, RankError, StoppedError
+    from synthaug.launching import num_processes, process_number
 
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in _FITS_INSIDE and num_processes() > 1:
+        return _fail(f"{command} runs on one process; start only fit or generate with a launcher", 2)
+    if command != "fit" and process_number() > 0:
+        return 0  # the first process does the work, with its own workers
     try:
         code = app(args=arguments, prog_name="synthaug", standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -461,7 +469,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (FailedError, GainError, InputError, StoppedError) as error:
         if debug:
             raise
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, always=isinstance(error, RankError))
     except KeyboardInterrupt:
         return _fail("stopped; run the same command again", 130)
     except OSError as error:
@@ -474,7 +482,7 @@ def _run(arguments: list[str], debug: bool) -> int:
         return _fail(f"{type(error).__name__}: {error}; add --debug for the traceback", 1)
 
 
-def _fail(message: str, code: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
+def _fail(message: str, code: int, *, always: bool = False) -> int:
+    if always or os.environ.get("RANK", "0") == "0":
         print("error: " + " ".join(str(message).split()), file=sys.stderr)
     return code

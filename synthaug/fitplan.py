@@ -140,7 +140,7 @@ def resolve_recipe(
     values["fit"] = {"budget": budget, "images": images}
     sections: dict[str, tuple[str, ...]] = {
         "dataset": ("image_column", "label_column", "limit_per_class", "on_bad_image", "validation"),
-        "fit": ("track", "batch_size", "save_every", "seed", "mixed_precision"),
+        "fit": ("track", "batch_size", "save_every", "seed", "mixed_precision", "accumulation"),
     }
     for key, value in options.items():
         section = next((s for s, keys in sections.items() if key in keys), "generator")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
@@ -17,6 +17,7 @@ from synthaug.budget import Budget
 from synthaug.checkpoint import is_run, load_generator, write_text
 from synthaug.completion import finish_run, reserve_share
 from synthaug.data import LabeledImages
+from synthaug.engine import make_accelerator
 from synthaug.errors import InputError
 from synthaug.fitplan import FitPlan, plan_fit, resolve_recipe
 from synthaug.generators.base import ConditionalGenerator
@@ -57,7 +58,7 @@ def fit(
         recipe: A whole recipe instead of `options`.
         fresh: Remove what an earlier fit left in `output`.
         **options: `image_column`, `label_column`, `limit_per_class`, `image_size`, `on_bad_image`, `validation`,
-            `batch_size`, `save_every`, `seed`, `mixed_precision`, and keyword arguments of the family;
+            `batch_size`, `accumulation`, `save_every`, `seed`, `mixed_precision`, and keyword arguments of the family;
             `track` ("tensorboard", "trackio" or "wandb") writes what can be watched to RUN/logs.
 
     Returns:
@@ -70,7 +71,7 @@ def fit(
     """
     folder = Path(output)
     resolved = resolve_recipe(real, family, budget, images, recipe, options)
-    accelerator = _make_accelerator()
+    accelerator = make_accelerator()
     if _is_finished(folder, resolved, fresh):
         return load_generator(folder, None if isinstance(family, str) else family)
     check_tracker(resolved.fit.track)
@@ -80,22 +81,6 @@ def fit(
         if fresh:
             _remove_run(folder)
         return _fit_into(folder, plan_fit(real, family, resolved), accelerator)
-
-
-def _make_accelerator() -> Accelerator:
-    from accelerate.utils import DistributedDataParallelKwargs
-
-    # the loop casts by itself: Accelerate's precision cannot change within a process, and a script may fit twice
-    accelerator = Accelerator(
-        cpu=not torch.cuda.is_available(),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    if accelerator.mixed_precision not in ("no", "bf16"):
-        raise InputError(
-            f"Accelerate was started with mixed_precision {accelerator.mixed_precision!r}; penalties and flows "
-            "overflow in it: start it with no or bf16, or set fit.mixed_precision to bf16"
-        )
-    return accelerator
 
 
 # ------------------------------------------------------------------------------------------------- run folder
@@ -139,16 +124,18 @@ def _remove_run(folder: Path) -> None:
 
 def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> ConditionalGenerator:
     recipe, main = plan.recipe, accelerator.is_main_process
-    if plan.batch_size % accelerator.num_processes:
+    pieces = accelerator.num_processes * recipe.fit.accumulation
+    if plan.batch_size % pieces:
         raise InputError(
-            f"the batch of {plan.batch_size} images does not divide into {accelerator.num_processes} processes; "
-            "take another number of processes or set fit.batch_size to a multiple of it"
+            f"the batch of {plan.batch_size} images does not divide into {accelerator.num_processes} processes "
+            f"times {recipe.fit.accumulation} parts (fit.accumulation); take other numbers of them or set "
+            f"fit.batch_size to a multiple of {pieces}"
         )
     folder.mkdir(parents=True, exist_ok=True)
     if main:
         print(plan.describe(), file=sys.stderr)
+        write_text(folder / "recipe.yaml", dump_recipe(recipe))  # first: a folder without it is taken for foreign
         _check_same_rows(folder, plan)
-        write_text(folder / "recipe.yaml", dump_recipe(recipe))
     accelerator.wait_for_everyone()
 
     seconds = parse_duration(recipe.fit.budget) if recipe.fit.budget else None
@@ -163,6 +150,7 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
         save_seconds=parse_duration(every) if isinstance(every, str) else 0.0,
         seed=recipe.fit.seed,
         mixed_precision=recipe.fit.mixed_precision,
+        accumulation=recipe.fit.accumulation,
     )
     generator, summary = train(
         plan.build(),
@@ -176,7 +164,8 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
     )
     if main:
         finish_run(folder, plan, generator, summary)
-    accelerator.wait_for_everyone()
+    while not is_run(folder):  # no collective: its timeout would end a long finish
+        time.sleep(0.1)
     return load_generator(folder, plan.family)
 
 

@@ -103,6 +103,7 @@ class FitSection(_Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     mixed_precision: Literal["no", "bf16"] = "no"
     track: Literal["tensorboard", "trackio", "wandb"] | None = None
+    accumulation: int = Field(default=1, ge=1)
 
     @field_validator("budget", "save_every", mode="before")
     @classmethod

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from synthaug.accumulation import Part, backpropagate
 from synthaug.batches import RowOrder
 from synthaug.budget import Budget
 from synthaug.checkpoint import load_state, save_snapshot, save_state
 from synthaug.codec import to_pixels
 from synthaug.ema import MovingAverage
+from synthaug.engine import explain_failures, hold_vote
 from synthaug.errors import FailedError, StoppedError
 from synthaug.generators.base import ConditionalGenerator, Objective
 from synthaug.noise import BatchRandom, draw_normal
@@ -49,6 +52,7 @@ class Schedule:
         save_seconds: Save the state every so many seconds.
         seed: Seed of data order and noise.
         mixed_precision: "no" or "bf16".
+        accumulation: Parts in which each process computes its rows of the batch.
     """
 
     batch_size: int
@@ -58,6 +62,7 @@ class Schedule:
     save_seconds: float
     seed: int
     mixed_precision: str = "no"
+    accumulation: int = 1
 
 
 @dataclass
@@ -106,10 +111,23 @@ def train(
     order = RowOrder(np.asarray(labels), seed=schedule.seed, power=schedule.class_power)
     local = schedule.batch_size // accelerator.num_processes
     offset = local * accelerator.process_index
+    rows = local // schedule.accumulation
 
     def load_batch(start: int, count: int) -> tuple[Tensor, Tensor]:
-        rows = torch.from_numpy(order.positions(start, count)).to(device)
-        return _to_float(data[rows]), classes[rows]
+        chosen = torch.from_numpy(order.positions(start, count)).to(device)
+        return _to_float(data[chosen]), classes[chosen]
+
+    def load_parts() -> list[tuple[Tensor, Tensor]]:
+        first = now.step * schedule.batch_size + offset
+        return [load_batch(first + number * rows, rows) for number in range(schedule.accumulation)]
+
+    def make_random(start: int, stream: int, progress: float, mean: Any) -> BatchRandom:
+        return BatchRandom(
+            schedule.seed, now.step, start=start, count=rows, progress=progress, stream=stream, device=device, mean=mean
+        )
+
+    def precision() -> Any:
+        return torch.autocast(device.type, torch.bfloat16, enabled=schedule.mixed_precision == "bf16")
 
     # -- players: data-dependent start on a global batch, one optimiser for each objective
     generator.to(device).train()
@@ -148,31 +166,43 @@ def train(
     tracked = journal.open(now.images_seen, budget.elapsed)
     logged = saved = budget.elapsed
     saved_images = now.images_seen
-    with StopSignals() as stop, bar, tracked:
+    losses: dict[str, Tensor] = {}
+    watched = device.type == "cpu" or accelerator.num_processes > 1  # elsewhere a look costs a wait for the device
+    told = f"batches of {schedule.batch_size} images on {accelerator.num_processes} processes"
+    with StopSignals() as stop, bar, tracked, explain_failures(accelerator, folder, told):
         while True:
-            progress, received = _agree(accelerator, budget.progress(now.images_seen), stop.received)
+            due = _is_due(schedule, now.images_seen - saved_images, budget.elapsed - saved)
+            bad = _find_bad(losses) if watched or due else 0
+            vote = hold_vote(accelerator, budget.progress(now.images_seen), stop.received, due, bad)
+            progress = vote.progress
+            if vote.bad:
+                raise _diverged(list(losses)[vote.bad - 1], vote.process, now.images_seen, folder)
+            if vote.due or vote.received or (progress >= 1.0 and now.step):
+                _check_weights(parts, now.images_seen, folder)
+                save()
+                saved, saved_images = budget.elapsed, now.images_seen
             if progress >= 1.0:
                 break
-            if received:
-                save()
+            if vote.received:
                 message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
-                raise StoppedError(message, received)
+                raise StoppedError(message, vote.received)
 
             # ---- one step: every objective in turn, only its own module differentiable
             torch.manual_seed(_step_seed(schedule.seed, now.step, accelerator.process_index))
-            images, targets = load_batch(now.step * schedule.batch_size + offset, local)
-            losses: dict[str, Tensor] = {}
+            losses, batch = {}, load_parts()
             for index, objective in enumerate(objectives):
                 for other in objectives:
                     other.module.requires_grad_(other is objective)
-                rng = BatchRandom(
-                    schedule.seed, now.step, start=offset, count=local, progress=progress, stream=index,
-                    device=device, mean=_averager(accelerator),
-                )  # fmt: skip
-                with torch.autocast(device.type, torch.bfloat16, enabled=schedule.mixed_precision == "bf16"):
-                    terms = objective.loss(modules[index], images, targets, rng)
-                _descend(objective, optimizers[index], terms["loss"], progress, accelerator)
-                losses.update({f"{objective.name}.{name}": value.detach() for name, value in terms.items()})
+                starts = range(offset, offset + local, rows)
+                pieces = [
+                    Part(*b, partial(make_random, s, index, progress)) for b, s in zip(batch, starts, strict=True)
+                ]
+                optimizers[index].zero_grad(set_to_none=True)
+                terms = backpropagate(
+                    objective, modules[index], pieces, accelerator, mean=_averager(accelerator), precision=precision
+                )
+                _descend(objective, optimizers[index], progress)
+                losses.update({f"{objective.name}.{name}": value for name, value in terms.items()})
             now.step += 1
             now.images_seen += schedule.batch_size
             average.update(generator, images_seen=now.images_seen, batch_size=schedule.batch_size)
@@ -185,16 +215,14 @@ def train(
             bar.total = budget.images
             bar.update(schedule.batch_size)
             if budget.elapsed - logged >= _LOG_SECONDS or budget.progress(now.images_seen) >= 1.0:
-                logged, logs = budget.elapsed, _read_losses(losses, now.images_seen, folder)
+                logged, logs = budget.elapsed, {name: float(value) for name, value in losses.items()}
+                if not watched and (bad := _find_bad(losses)):
+                    raise _diverged(list(losses)[bad - 1], 0, now.images_seen, folder)
                 bar.set_postfix({k.split(".")[-1]: f"{v:.3g}" for k, v in logs.items()}, refresh=False)
                 if main:
                     _log(folder, {"images": now.images_seen, "seconds": round(logged, 2), **logs})
                     journal.note(logs, images_seen=now.images_seen, seconds=logged)
                     alarms.sound(generator.diagnose(logs, progress))
-            if _is_due(schedule, now.images_seen - saved_images, budget.elapsed - saved):
-                _read_losses(losses, now.images_seen, folder)
-                save()
-                saved, saved_images = budget.elapsed, now.images_seen
 
     for objective in objectives:
         objective.module.requires_grad_(True)
@@ -226,12 +254,9 @@ def _make_optimizer(objective: Objective) -> torch.optim.Optimizer:
 def _descend(
     objective: Objective,
     optimizer: torch.optim.Optimizer,
-    loss: Tensor,
     progress: float,
-    accelerator: Accelerator,
 ) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(loss)
+    """Take the step of an objective whose gradients are there."""
     if objective.clip_norm is not None:
         norm = torch.nn.utils.clip_grad_norm_(objective.module.parameters(), objective.clip_norm)
         if objective.skip_norm is not None:
@@ -261,34 +286,30 @@ def _averager(accelerator: Accelerator) -> Any:
     return lambda value: accelerator.reduce(value, reduction="mean")
 
 
-def _agree(accelerator: Accelerator, progress: float, received: int) -> tuple[float, int]:
-    """Return the first process's progress and any process's signal, the same on all of them."""
-    if accelerator.num_processes == 1:
-        return progress, received
-    mine = progress if accelerator.is_main_process else 0.0
-    sums = accelerator.reduce(torch.tensor([mine, 0.0], dtype=torch.float64, device=accelerator.device))
-    signals = accelerator.gather(torch.tensor([received], device=accelerator.device))
-    return float(sums[0]), int(signals.max())
-
-
 def _is_due(schedule: Schedule, images: int, seconds: float) -> bool:
     return images >= schedule.save_images if schedule.save_images else seconds >= schedule.save_seconds
 
 
-def _read_losses(losses: Mapping[str, Tensor], images_seen: int, folder: Path) -> dict[str, float]:
-    """Return the losses as numbers.
+def _find_bad(losses: Mapping[str, Tensor]) -> int:
+    """Return 1 + the index of the first loss that is not finite, 0 when all are."""
+    values = enumerate(losses.values(), start=1)
+    return next((number for number, value in values if not math.isfinite(float(value))), 0)
 
-    Raises:
-        FailedError: If one of them is not finite.
-    """
-    values = {name: float(value) for name, value in losses.items()}
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise FailedError(
-            f"the fit diverged: {bad[0]} is {values[bad[0]]} at {images_seen:,} images; the last good state stays in "
-            f"{folder / 'state'}; fit again with --fresh and a lower --set generator.learning_rate"
-        )
-    return values
+
+def _check_weights(parts: Mapping[str, nn.Module], images_seen: int, folder: Path) -> None:
+    """Raise FailedError rather than save weights that are not finite; all processes hold the same."""
+    for module in parts.values():
+        for name, tensor in module.named_parameters():
+            if not bool(torch.isfinite(tensor).all()):
+                raise _diverged(f"weight {name}", 0, images_seen, folder)
+
+
+def _diverged(name: str, process: int, images_seen: int, folder: Path) -> FailedError:
+    where = f" on process {process}" if process else ""
+    return FailedError(
+        f"the fit diverged: {name} is not finite{where} at {images_seen:,} images; the last good state stays in "
+        f"{folder / 'state'}; fit again with --fresh and a lower --set generator.learning_rate"
+    )
 
 
 class _Alarms:

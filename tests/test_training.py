@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
@@ -78,11 +77,14 @@ def test_a_step_with_a_gradient_that_is_not_finite_is_left_out(tmp_path):
     module.weight = parameter
     objective = Objective("o", module, None, learning_rate=0.1, clip_norm=1.0, skip_norm=10.0)
     optimizer = _make_optimizer(objective)
-    accelerator = Accelerator(cpu=True)
     for loss in (parameter.sum() * 1e6, parameter.sum() * torch.nan):
-        _descend(objective, optimizer, loss, 0.5, accelerator)
+        optimizer.zero_grad()
+        loss.backward()
+        _descend(objective, optimizer, 0.5)
         assert torch.equal(parameter.detach(), torch.ones(2))
-    _descend(objective, optimizer, parameter.sum(), 0.5, accelerator)
+    optimizer.zero_grad()
+    parameter.sum().backward()
+    _descend(objective, optimizer, 0.5)
     assert (parameter < 1).all()
 
 
