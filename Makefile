@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # OpenMP threads beyond the cores only slow small networks down; the tests start several processes themselves.
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: quickstart test lint slow speed clean
+.PHONY: quickstart test lint slow speed docs clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "synthaug needs Python 3.11 or newer"'
@@ -35,5 +35,13 @@ slow: $(VENV)/.installed
 speed: $(VENV)/.installed
 	$(BIN)/python -m pytest tests/speed/bench_*.py --benchmark-only --benchmark-disable-gc --benchmark-columns=min,median
 
+# the site, into site/; a warning is an error
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+$(VENV)/.docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs out
+	rm -rf $(VENV) runs out site

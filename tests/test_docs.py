@@ -17,13 +17,13 @@ from synthaug.generators.base import ConditionalGenerator
 from synthaug.recipe import Recipe, parse_recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 COMMANDS = typer.main.get_command(cli.app).commands
 WALKED = "energy"
 """The family that CONTRIBUTING.md adds; it is in no file of the package."""
 NOT_BUILT = {"recommend", "explore", "score"}
 
-pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
 
 def read(path):
