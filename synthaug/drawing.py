@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -105,21 +105,28 @@ class Sampler:
 
 
 class BlockPool:
-    """Context that computes blocks here or in worker processes; their bits are the same.
+    """Context that computes blocks ahead of whoever writes them: in a thread, or in worker processes.
+
+    Their bits are the same. The thread overlaps with the writer because sampling waits for a device, and the
+    writer compresses, without the interpreter's lock.
 
     Args:
         sampler: Computes one block.
-        num_processes: 1 computes in this process.
+        num_processes: 1 computes in a thread of this process.
 
     Raises:
         InputError: If the sampler cannot be sent to other processes.
     """
 
     def __init__(self, sampler: Sampler, num_processes: int) -> None:
-        self._sampler, self._ahead = sampler, 2 * num_processes
+        self._ahead = 2 * num_processes
         self._futures: dict[Key, Future[Block]] = {}
-        self._executor: ProcessPoolExecutor | None = None
-        if num_processes > 1:
+        self._executor: Executor
+        if num_processes == 1:
+            self._compute: Callable[[Key], Block] = sampler
+            self._executor = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(NUM_THREADS,))
+        else:
+            self._compute = _compute
             try:
                 ForkingPickler.dumps(sampler)
             except Exception as error:
@@ -144,8 +151,7 @@ class BlockPool:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
     def get(self, key: Key, upcoming: Iterable[Key]) -> Block:
         """Return a block.
@@ -157,13 +163,10 @@ class BlockPool:
         Raises:
             FailedError: If the block cannot be computed or a worker process died.
         """
-        if self._executor is None:
-            with fixed_threads():
-                return self._sampler(key)
         try:
             for wanted in (key, *islice(upcoming, self._ahead)):
                 if wanted not in self._futures and (wanted == key or len(self._futures) < self._ahead):
-                    self._futures[wanted] = self._executor.submit(_compute, wanted)
+                    self._futures[wanted] = self._executor.submit(self._compute, wanted)
             return self._futures.pop(key).result()
         except BrokenProcessPool:
             raise FailedError(

@@ -21,6 +21,9 @@ from synthaug.rows import null_column
 __all__ = ["Origin", "SyntheticRows", "Tally"]
 
 
+_PICTURE = ("bytes", "path")
+
+
 @dataclass
 class Tally:
     """What became of the draws of one class, up to the last one that was needed."""
@@ -160,22 +163,24 @@ class SyntheticRows:
         schema, rows, origin = self._features.arrow_schema, len(files), self._origin
         image = schema.field(self._columns.image).type
         kind = schema.field("provenance").type
-        known = {
-            "generator": [origin.generator] * rows,
-            "checkpoint": [origin.checkpoint] * rows,
-            "seed": [origin.seed] * rows,
-            "draw": draws.tolist(),
-        }
+        pictures = pa.StructArray.from_arrays([pa.array(files, pa.binary()), pa.nulls(rows, pa.string())], _PICTURE)
+        known = {"generator": origin.generator, "checkpoint": origin.checkpoint, "seed": origin.seed, "draw": draws}
+        parts = [
+            pa.array(draws, field.type) if field.name == "draw" else _repeat(known[field.name], rows, field.type)
+            for field in kind
+        ]
         columns = {
-            self._columns.image: pa.array([{"bytes": file, "path": None} for file in files], image),
-            self._columns.label: pa.array([self._values[name]] * rows, schema.field(self._columns.label).type),
-            "synthetic": pa.array([True] * rows, pa.bool_()),
-            "provenance": pa.array(
-                [dict(zip(known, row, strict=True)) for row in zip(*known.values(), strict=True)], kind
-            ),
+            self._columns.image: pictures.cast(image),
+            self._columns.label: _repeat(self._values[name], rows, schema.field(self._columns.label).type),
+            "synthetic": _repeat(True, rows, pa.bool_()),
+            "provenance": pa.StructArray.from_arrays(parts, fields=list(kind)),
         }
         arrays = [columns.get(f.name, null_column(rows, f.type) if f.name not in columns else None) for f in schema]
         return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _repeat(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
+    return pa.repeat(pa.scalar(value, kind), rows)
 
 
 def _shortfall(name: str, missing: int, tally: Tally, limit: int) -> FailedError:

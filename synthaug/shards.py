@@ -104,6 +104,7 @@ class ShardWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema, self._waiting, self._group = schema, [schema.empty_table()], [schema.empty_table()]
+        self._group_bytes = 0
         plain = [name for name in schema.names if not pa.types.is_nested(schema.field(name).type)]
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
             path,
@@ -132,8 +133,8 @@ class ShardWriter:
         whole = len(waiting) // UNIT_ROWS * UNIT_ROWS
         for start in range(0, whole, UNIT_ROWS):
             self._group.append(waiting.slice(start, UNIT_ROWS))
-            group_rows, group_bytes = sum(map(len, self._group)), sum(part.nbytes for part in self._group)
-            if group_rows >= _GROUP_ROWS or group_bytes >= _GROUP_BYTES:
+            self._group_bytes += self._group[-1].nbytes
+            if (len(self._group) - 1) * UNIT_ROWS >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
                 self._flush()
         self._waiting = [waiting.slice(whole)]
 
@@ -141,7 +142,7 @@ class ShardWriter:
         table = pa.concat_tables(self._group).combine_chunks()
         if len(table) and self._writer is not None:
             self._writer.write_table(table, row_group_size=len(table))
-        self._group = [self._schema.empty_table()]
+        self._group, self._group_bytes = [self._schema.empty_table()], 0
 
     def close(self) -> None:
         """Write what is left and the footer."""

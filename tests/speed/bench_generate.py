@@ -1,0 +1,85 @@
+"""Generation end to end over sampling alone, and fits on two processes over one: `make speed`.
+
+The sampler stands for one on an accelerator: its images are ready, 32 x 32 RGB, and it keeps a pace of 25,000 rows/s
+without using the processor (or none: "ready" goes as fast as noise and rounding allow). Sampling alone is the same
+`Sampler.draw` without files; end to end is what `generate` does until the folder is finished. Both in turns, best of
+ROUNDS, so that a busy machine disturbs both alike.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from toys import ToyGenerator
+
+from synthaug.balance import BalancePlan
+from synthaug.drawing import Sampler
+from synthaug.generation import generate
+from synthaug.noise import BLOCK_SIZE
+
+ROWS, ROUNDS = 128 * BLOCK_SIZE, 3
+IMAGES = torch.nn.functional.interpolate(torch.rand(BLOCK_SIZE, 3, 8, 8) * 2 - 1, size=32, mode="bilinear")
+
+
+class ReadyGenerator(ToyGenerator):
+    """Returns the same images, after `seconds`."""
+
+    family = "ready"
+
+    def __init__(self, seconds):
+        super().__init__(image_size=32, channels=3)
+        self.seconds = seconds
+
+    @property
+    def noise_shape(self):
+        return (64,)
+
+    def decode_noise(self, noise, labels, temperature):
+        time.sleep(self.seconds)
+        return IMAGES
+
+
+@pytest.mark.parametrize("pace", [25_000, None], ids=["25,000 rows/s", "ready"])
+def test_end_to_end_over_sampling_alone(pace, benchmark, tmp_path):
+    generator = ReadyGenerator(BLOCK_SIZE / pace if pace else 0.0)
+    sampler = Sampler(generator, None, seed=0, temperature=1.0)
+    folders, alone, whole = iter(range(100)), [], []
+
+    def both():
+        started = time.perf_counter()
+        for number in range(ROWS // BLOCK_SIZE):
+            sampler.draw((0, number))
+        alone.append(time.perf_counter() - started)
+        folder = tmp_path / str(next(folders))
+        started = time.perf_counter()
+        generate(generator, BalancePlan({"ant": 0}, {"ant": ROWS}), filter="none", output=folder)
+        whole.append(time.perf_counter() - started)
+
+    benchmark.pedantic(both, rounds=ROUNDS, warmup_rounds=1)
+    benchmark.extra_info["rows/s of sampling alone"] = round(ROWS / min(alone))
+    benchmark.extra_info["rows/s end to end"] = round(ROWS / min(whole))
+    benchmark.extra_info["share"] = round(min(alone) / min(whole), 3)
+
+
+@pytest.mark.parametrize("family", ["cvae"])
+def test_two_processes_over_one(family, benchmark, tmp_path):
+    def images_per_second(processes):
+        words = ["fit", "digits", "--generator", family, "--budget", "20s", "--set", "fit.batch_size=256", "--fresh"]
+        folder = tmp_path / str(processes)
+        command = [sys.executable, "-m", "synthaug", *words, "--num-processes", str(processes), "--output", str(folder)]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        entries = [line for line in lines if "images" in line]
+        return (entries[-1]["images"] - entries[0]["images"]) / (entries[-1]["seconds"] - entries[0]["seconds"])
+
+    one, two = benchmark.pedantic(lambda: (images_per_second(1), images_per_second(2)), rounds=1)
+    benchmark.extra_info["images/s on one"], benchmark.extra_info["images/s on two"] = round(one), round(two)
+    benchmark.extra_info["times as fast"] = round(two / one, 2)
