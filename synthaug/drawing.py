@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -26,13 +26,16 @@ from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import BLOCK_SIZE, draw_normal
 from synthaug.png import encode_png
 
-__all__ = ["NUM_THREADS", "Block", "BlockPool", "Key", "Sampler", "fixed_threads"]
+__all__ = ["NUM_THREADS", "Block", "BlockPool", "Drawn", "Key", "Sampler", "fixed_threads", "pack_block"]
 
 NUM_THREADS = 1
 """Threads on which a block is computed, whatever the machine: sums depend on it."""
 
 Key = tuple[int, int]
 """Label and number of a block."""
+
+Drawn = tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, NDArray[np.bool_]]]
+"""Pixels of a block, which are kept, and which are rejected by reason."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +75,10 @@ class Sampler:
         Raises:
             FailedError: If an image is not finite.
         """
-        pixels, mask, rejected = self.draw(key)
-        return Block(mask, rejected, encode_png(pixels[mask]))
+        return pack_block(self.draw(key))
 
     @torch.no_grad()
-    def draw(self, key: Key) -> tuple[NDArray[np.uint8], NDArray[np.bool_], dict[str, NDArray[np.bool_]]]:
+    def draw(self, key: Key) -> Drawn:
         """Return the pixels of one block, which of them are kept, and which are rejected by reason.
 
         Args:
@@ -104,29 +106,34 @@ class Sampler:
         return pixels, kept.numpy(), {name: mask.numpy() for name, mask in rejected.items()}
 
 
-class BlockPool:
-    """Context that computes blocks ahead of whoever writes them: in a thread, or in worker processes.
+def pack_block(drawn: Drawn) -> Block:
+    """Return the block of what `Sampler.draw` returned, its kept pixels encoded."""
+    pixels, mask, rejected = drawn
+    return Block(mask, rejected, encode_png(pixels[mask]))
 
-    Their bits are the same. The thread overlaps with the writer because sampling waits for a device, and the
-    writer compresses, without the interpreter's lock.
+
+class BlockPool:
+    """Context that computes blocks ahead of whoever writes them: in threads, or in worker processes.
+
+    Their bits are the same. One thread samples, one encodes, and the caller writes; they overlap because waiting
+    for a device, array arithmetic, checksums and compression go on without the interpreter's lock.
 
     Args:
         sampler: Computes one block.
-        num_processes: 1 computes in a thread of this process.
+        num_processes: 1 computes in threads of this process.
 
     Raises:
         InputError: If the sampler cannot be sent to other processes.
     """
 
     def __init__(self, sampler: Sampler, num_processes: int) -> None:
-        self._ahead = 2 * num_processes
+        self._ahead = max(4, 2 * num_processes)
+        self._sampler, self._sampling = sampler, ThreadPoolExecutor(1, initializer=_fix_threads)
         self._futures: dict[Key, Future[Block]] = {}
         self._executor: Executor
         if num_processes == 1:
-            self._compute: Callable[[Key], Block] = sampler
-            self._executor = ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(NUM_THREADS,))
+            self._executor = ThreadPoolExecutor(1)
         else:
-            self._compute = _compute
             try:
                 ForkingPickler.dumps(sampler)
             except Exception as error:
@@ -151,7 +158,8 @@ class BlockPool:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        for executor in (self._sampling, self._executor):
+            executor.shutdown(wait=True, cancel_futures=True)
 
     def get(self, key: Key, upcoming: Iterable[Key]) -> Block:
         """Return a block.
@@ -166,13 +174,23 @@ class BlockPool:
         try:
             for wanted in (key, *islice(upcoming, self._ahead)):
                 if wanted not in self._futures and (wanted == key or len(self._futures) < self._ahead):
-                    self._futures[wanted] = self._executor.submit(self._compute, wanted)
+                    self._futures[wanted] = self._submit(wanted)
             return self._futures.pop(key).result()
         except BrokenProcessPool:
             raise FailedError(
                 "a worker process died (out of memory, or a script without an `if __name__ == '__main__':` "
                 "guard); run it again to go on, or with num_processes=1"
             ) from None
+
+    def _submit(self, key: Key) -> Future[Block]:
+        if isinstance(self._executor, ProcessPoolExecutor):
+            return self._executor.submit(_compute, key)
+        drawn = self._sampling.submit(self._sampler.draw, key)
+        return self._executor.submit(lambda: pack_block(drawn.result()))
+
+
+def _fix_threads() -> None:
+    torch.set_num_threads(NUM_THREADS)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from synthaug.budget import Budget
 from synthaug.checkpoint import is_run, load_generator, write_text
@@ -23,6 +23,7 @@ from synthaug.fitplan import FitPlan, plan_fit, resolve_recipe
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.recipe import Recipe, dump_recipe, parse_count, parse_duration, parse_recipe, read_recipe
 from synthaug.shards import locked
+from synthaug.streaming import STREAM_ROWS, read_stream
 from synthaug.tracking import LOGS, Journal, check_tracker
 from synthaug.training import Schedule, train
 
@@ -35,7 +36,7 @@ _OWN_FILES = (
 
 
 def fit(
-    real: Dataset,
+    real: Dataset | IterableDataset,
     family: str | type[ConditionalGenerator] = "cvae",
     *,
     output: str | Path,
@@ -43,6 +44,7 @@ def fit(
     images: int | str | None = None,
     recipe: Mapping[str, Any] | Recipe | None = None,
     fresh: bool = False,
+    stream_rows: int = STREAM_ROWS,
     **options: Any,
 ) -> ConditionalGenerator:
     """Fit a class-conditional generator on a dataset and leave a run folder.
@@ -50,13 +52,14 @@ def fit(
     The same call again returns the finished generator, or resumes an interrupted fit.
 
     Args:
-        real: Labelled images; rows marked synthetic are left out.
+        real: Labelled images; rows marked synthetic are left out. Of a streaming dataset the first `stream_rows`.
         family: "cvae", "cgan", "glow", or a `ConditionalGenerator` class of your own.
         output: The run folder.
         budget: Duration such as "10m" (default), or
         images: a number of images to see, such as "2M"; then resuming is exact.
         recipe: A whole recipe instead of `options`.
         fresh: Remove what an earlier fit left in `output`.
+        stream_rows: How many rows of a streaming dataset are read (to disk) at most.
         **options: `image_column`, `label_column`, `limit_per_class`, `image_size`, `on_bad_image`, `validation`,
             `batch_size`, `accumulation`, `save_every`, `seed`, `mixed_precision`, and keyword arguments of the family;
             `track` ("tensorboard", "trackio" or "wandb") writes what can be watched to RUN/logs.
@@ -70,6 +73,8 @@ def fit(
         FailedError: If the fit diverges.
     """
     folder = Path(output)
+    if isinstance(real, IterableDataset):
+        real = read_stream(real, stream_rows)
     resolved = resolve_recipe(real, family, budget, images, recipe, options)
     accelerator = make_accelerator()
     if _is_finished(folder, resolved, fresh):

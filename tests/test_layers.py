@@ -13,7 +13,7 @@ LEVELS = (
     "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
     "benchmarks.losses residual",
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
-    "retries shards subsets generators.base generators.checkerboard generators.couplings generators.whitening "
+    "retries shards streaming subsets generators.base generators.checkerboard generators.couplings generators.whitening "
     "generators.adversary engine generators.ladder tracking cards.scorecard loops.clock loops.schedules loops.transforms "
     "loops.likeness loops.assignment benchmarks.arms benchmarks.verdicts strong",
     "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
