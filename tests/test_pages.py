@@ -33,19 +33,18 @@ def test_the_blocks_of_a_page_run_in_their_order(page, home):
 
 
 def test_every_block_is_executed_output_or_says_why_not():
-    reasons = []
+    executed, left_out = 0, 0
     for page in PAGES:
         for block in read_blocks(page):
             where = f"{page.name}:{block.line}"
             assert block.language in ("python", "console", "yaml", OUTPUT, ""), where
             if block.not_run:
-                reason = block.text.partition("\n")[0]
-                assert re.match(rf"{NOT_RUN}needs \w+", reason), f"{where}: say what it needs"
-                reasons.append(reason)
+                assert re.match(rf"{NOT_RUN}needs \w+", block.text), f"{where}: say what it needs"
+                left_out += page in EXECUTED
             elif page in EXECUTED:
-                assert block.language != "yaml", where
-                assert block.language == OUTPUT or block.text.strip(), where
-    assert len(reasons) < 10
+                assert block.language in ("python", "console", OUTPUT), where
+                executed += block.language != OUTPUT
+    assert executed > 3 * left_out
 
 
 def test_the_site_has_every_page_once():
