@@ -32,6 +32,10 @@ _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
 """Folders of datasets that were given no output, and Arrow copies; they live as long as the process."""
 
 
+_ROWS_AT_ONCE = 10_000
+"""Rows in a batch of that copy; opening it touches a page or more of each, which adds up where batches are small."""
+
+
 def generate(
     generator: ConditionalGenerator,
     plan: BalancePlan,
@@ -173,4 +177,11 @@ def _load(folder: ShardFolder, split: str, features: Features) -> Dataset:
         return Dataset(features.arrow_schema.empty_table())  # from_parquet refuses an empty split
     paths = [str(path) for path in folder.paths(split)]
     with quiet_datasets():
-        return Dataset.from_parquet(paths, features=features, split=split, cache_dir=str(_temporary_folder()))
+        return Dataset.from_parquet(
+            paths,
+            features=features,
+            split=split,
+            cache_dir=str(_temporary_folder()),
+            batch_size=_ROWS_AT_ONCE,
+            writer_batch_size=_ROWS_AT_ONCE,
+        )
