@@ -134,7 +134,7 @@ def make_template(contest: Contest, *, steps: int | None, backend: str, classifi
 
 def _count_steps(rows: int, classes: int, steps: int | None) -> tuple[int, int]:
     """Return steps, 600 (up to 1,000 rows) to 1,200 (32,000 and more), and batch size."""
-    batch_size = 32 if rows < 1_000 else 64
+    batch_size = 32 if rows < 500 else 64
     batch_size = max(batch_size, min(256, 1 << (classes - 1).bit_length()))
     return steps or int(np.clip(round(600 * (rows / 1_000) ** 0.2, -1), 600, 1_200)), batch_size
 
