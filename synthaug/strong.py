@@ -1,7 +1,9 @@
 """Strong augmentation: TrivialAugment image by image, MixUp and CutMix across a batch.
 
 Like the classical policies, an image is transformed by numbers that belong to its position of (seed, step) alone, so
-arms of a benchmark that share a row share its transformation. Every call draws fresh numbers from `rng`.
+arms of a benchmark that share a row share its transformation. MixUp and CutMix give a position its own weight and
+box, and a partner by position. Every call takes the next stream of `rng`: calls one after the other draw fresh
+numbers, also with other users of the same `rng` between them, and their order is part of the key.
 """
 
 from __future__ import annotations
@@ -44,17 +46,18 @@ def trivial_augment(images: Tensor, rng: BatchRandom, *, flip: bool = False, bac
     """Return every image changed by one operation of a strength between nothing and its largest.
 
     The "wide" strengths of the paper (shear to 0.99, rotation to 135 degrees, tone factors 0.01 to 1.99, 8 to 2
-    bits), in 31 steps and with either sign. Shifts reach a third of the side: the paper's 32 pixels would move small
-    images out of sight. What a move uncovers is filled from the border.
+    bits), in 31 steps and with either sign, as in torchvision's `TrivialAugmentWide`, but for four things. Shifts
+    reach a third of the side and need not be whole pixels: 32 pixels would move small images out of sight. Shears
+    keep the centre in place, not the top left corner. Moves interpolate. What they uncover is filled from the border.
 
     Args:
-        images: (N, C, H, W) float in [-1, 1]; the last of 2 or 4 channels is alpha, which is moved but not toned.
+        images: (N, C, H, H) float in [-1, 1]; the last of 2 or 4 channels is alpha, which is moved but not toned.
         rng: Source of the random numbers; holds exactly N positions.
         flip: Whether half of the images are mirrored first.
         backend: "torch" (vectorised) or "albumentations" (one image after another, quantised to 8 bit).
 
     Returns:
-        (N, C, H, W) float in [-1, 1].
+        (N, C, H, H) float in [-1, 1].
 
     Raises:
         InputError: If the backend is unknown.
@@ -83,63 +86,65 @@ def trivial_augment(images: Tensor, rng: BatchRandom, *, flip: bool = False, bac
 
 
 def _apply_torch(images: Tensor, chosen: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    images = images.clone()
-    moved = torch.isin(chosen, torch.tensor([OPERATIONS.index(name) for name in _GEOMETRIC]))
-    if moved.any():
-        where = moved.nonzero()[:, 0].to(images.device)
-        matrices = torch.stack(
-            [_matrix(OPERATIONS[k], s * d) for k, s, d in zip(*_lists(chosen, strength, sign, moved), strict=True)]
-        )
+    images, names = images.clone(), [OPERATIONS[number] for number in chosen.tolist()]
+    signed = (strength * sign).tolist()
+    moved = [row for row, name in enumerate(names) if name in _GEOMETRIC]
+    if moved:
+        where = torch.tensor(moved).to(images.device)
+        matrices = torch.tensor([_matrix(names[row], signed[row]) for row in moved], dtype=torch.float32)
         part = images[where]
         grid = functional.affine_grid(matrices.to(images), list(part.shape), align_corners=False)
         images[where] = functional.grid_sample(part, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    colours = images.shape[1] - (images.shape[1] in (2, 4))
-    for number, name in enumerate(OPERATIONS):
-        where = (chosen == number).nonzero()[:, 0]
-        if name in _TONES and len(where):
-            place = where.to(images.device)
-            amount = (strength[where], sign[where])
-            shades = (images[place, :colours] + 1) / 2
-            images[place, :colours] = _TONES[name](shades, *(a.to(shades)[:, None, None, None] for a in amount)) * 2 - 1
+    groups = {name: [row for row, other in enumerate(names) if other == name] for name in _TONES if name in names}
+    if groups:
+        _tone(images, groups, strength, sign)
     return images
 
 
-def _lists(chosen: Tensor, strength: Tensor, sign: Tensor, where: Tensor) -> list[list[Any]]:
-    return [values[where].tolist() for values in (chosen, strength, sign)]
+def _tone(images: Tensor, groups: dict[str, list[int]], strength: Tensor, sign: Tensor) -> None:
+    """Apply each tone to its rows of `images`, in place; rows travel together, as small calls cost the most."""
+    colours = images.shape[1] - (images.shape[1] in (2, 4))
+    order = torch.tensor([row for rows in groups.values() for row in rows])
+    place, sizes = order.to(images.device), [len(rows) for rows in groups.values()]
+    shades = (images[place, :colours] + 1) / 2
+    amounts = [values[order].to(shades)[:, None, None, None].split_with_sizes(sizes) for values in (strength, sign)]
+    parts = zip(groups, shades.split_with_sizes(sizes), *amounts, strict=True)
+    images[place, :colours] = torch.cat([_TONES[name](*part) for name, *part in parts]) * 2 - 1
 
 
-def _matrix(name: str, amount: float) -> Tensor:
+def _matrix(name: str, amount: float) -> list[list[float]]:
     """Return the (2, 3) map from output to input coordinates in [-1, 1] for a signed strength in [-1, 1]."""
     cos, sin = math.cos(math.radians(_TURN * amount)), math.sin(math.radians(_TURN * amount))
-    rows = {
+    rows: dict[str, list[list[float]]] = {
         "shear_x": [[1, _SHEAR * amount, 0], [0, 1, 0]],
         "shear_y": [[1, 0, 0], [_SHEAR * amount, 1, 0]],
         "translate_x": [[1, 0, 2 * _SHIFT * amount], [0, 1, 0]],
         "translate_y": [[1, 0, 0], [0, 1, 2 * _SHIFT * amount]],
         "rotate": [[cos, sin, 0], [-sin, cos, 0]],
-    }[name]
-    return torch.tensor(rows, dtype=torch.float32)
+    }
+    return rows[name]
 
 
 # Tones take shades (N, C, H, W) in [0, 1], and strength and sign (N, 1, 1, 1).
 
 
-def _blend(shades: Tensor, plain: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
+def _blend(shades: Tensor, plain: Tensor | float, strength: Tensor, sign: Tensor) -> Tensor:
     """Return factor x shades + (1 - factor) x plain with the factor 1 + signed strength."""
     factor = 1 + _TONE * strength * sign
     return (factor * shades + (1 - factor) * plain).clamp(0, 1)
 
 
 def _grey(shades: Tensor) -> Tensor:
-    weights = torch.tensor([0.2989, 0.587, 0.114] if shades.shape[1] == 3 else [1.0] * shades.shape[1])
+    if shades.shape[1] == 1:
+        return shades
+    weights = torch.tensor([0.2989, 0.587, 0.114])
     return (shades * (weights / weights.sum()).to(shades)[:, None, None]).sum(dim=1, keepdim=True)
 
 
 def _soften(shades: Tensor) -> Tensor:
     """Return every inner pixel averaged with its neighbours, as Pillow's SMOOTH does; the border stays."""
-    kernel = torch.ones(3, 3)
-    kernel[1, 1] = 5
-    kernel = (kernel / kernel.sum()).to(shades).expand(shades.shape[1], 1, 3, 3)
+    kernel = torch.tensor([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]]) / 13
+    kernel = kernel.to(shades).expand(shades.shape[1], 1, 3, 3)
     soft = shades.clone()
     soft[..., 1:-1, 1:-1] = functional.conv2d(shades, kernel, groups=shades.shape[1])
     return soft
@@ -160,12 +165,12 @@ def _stretch(shades: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
 
 
 def _equalize(shades: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
-    flat = vision.equalize((shades * 255).round().to(torch.uint8))
-    return torch.as_tensor(flat).to(shades) / 255
+    flat: Tensor = vision.equalize_image((shades * 255).round().to(torch.uint8))
+    return flat.to(shades) / 255
 
 
 _TONES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
-    "brightness": lambda shades, *amount: _blend(shades, torch.zeros_like(shades), *amount),
+    "brightness": lambda shades, *amount: _blend(shades, 0.0, *amount),
     "color": lambda shades, *amount: _blend(shades, _grey(shades), *amount) if shades.shape[1] == 3 else shades,
     "contrast": lambda shades, *amount: _blend(shades, _grey(shades).mean(dim=(2, 3), keepdim=True), *amount),
     "sharpness": lambda shades, *amount: _blend(shades, _soften(shades), *amount),
@@ -178,7 +183,10 @@ _TONES: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 @functools.lru_cache(maxsize=1024)
 def _pipeline(name: str, amount: float, size: int) -> Any:
-    """Return the albumentations transform of one operation at a signed strength."""
+    """Return the albumentations transform of one operation at a signed strength, None where nothing changes.
+
+    Every range is a single value, so no transform has anything left to draw and none needs a seed.
+    """
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import otherwise asks the package index
     import albumentations as library
     import cv2
@@ -186,6 +194,9 @@ def _pipeline(name: str, amount: float, size: int) -> Any:
     cv2.setNumThreads(0)
     moving: dict[str, Any] = {"border_mode": cv2.BORDER_REPLICATE, "interpolation": cv2.INTER_LINEAR, "p": 1.0}
     factor, angle = 1 + _TONE * amount, math.degrees(math.atan(_SHEAR * amount))
+    bits = 8 - round(6 * abs(amount))
+    if name == "posterize" and bits == 8:  # the library refuses to keep all bits
+        return None
     fixed = {
         "shear_x": lambda: library.Affine(shear={"x": (angle, angle), "y": (0.0, 0.0)}, **moving),
         "shear_y": lambda: library.Affine(shear={"x": (0.0, 0.0), "y": (angle, angle)}, **moving),
@@ -195,7 +206,7 @@ def _pipeline(name: str, amount: float, size: int) -> Any:
         "brightness": lambda: _jitter(library, brightness=(factor, factor)),
         "color": lambda: _jitter(library, saturation=(factor, factor)),
         "contrast": lambda: _jitter(library, contrast=(factor, factor)),
-        "posterize": lambda: library.Posterize(num_bits=min(7, 8 - round(6 * abs(amount))), p=1.0),
+        "posterize": lambda: library.Posterize(num_bits=bits, p=1.0),
         "solarize": lambda: library.Solarize(threshold_range=(1 - abs(amount),) * 2, p=1.0),
         "autocontrast": lambda: library.AutoContrast(method="pil", p=1.0),
         "equalize": lambda: library.Equalize(mode="pil", by_channels=True, p=1.0),
@@ -211,10 +222,9 @@ def _jitter(library: Any, **factors: tuple[float, float]) -> Any:
 def _apply_albumentations(images: Tensor, chosen: Tensor, strength: Tensor, sign: Tensor) -> Tensor:
     """Apply the same operations with albumentations; what it lacks (sharpening by a factor) is done in torch."""
     colours, results = images.shape[1] - (images.shape[1] in (2, 4)), list[Tensor]()
-    everything = torch.ones_like(chosen, dtype=torch.bool)
-    for row, (k, s, d) in enumerate(zip(*_lists(chosen, strength, sign, everything), strict=True)):
-        name, one = OPERATIONS[k], images[row : row + 1]
-        transform = _pipeline(name, s * d, images.shape[-1])
+    for row, (number, amount) in enumerate(zip(chosen.tolist(), (strength * sign).tolist(), strict=True)):
+        name, one = OPERATIONS[number], images[row : row + 1]
+        transform = _pipeline(name, amount, images.shape[-1])
         if name == "sharpness" or (name == "color" and colours != 3):
             one = _apply_torch(one, *(values[row : row + 1] for values in (chosen, strength, sign)))
         elif transform is not None:
@@ -233,8 +243,9 @@ def mix_images(images: Tensor, targets: Tensor, rng: BatchRandom, *, kind: str) 
     .. math:: x' = \lambda x + (1 - \lambda) x_j, \quad y' = \lambda y + (1 - \lambda) y_j, \quad
               \lambda \sim \mathrm{Beta}(\alpha, \alpha)
 
-    "mixup" (alpha 0.2) blends whole images; "cutmix" (alpha 1) pastes a box of the share 1 - lambda of the area, and
-    lambda then is the share of pixels that stayed. Each image has a lambda, a box and a partner of its own.
+    "mixup" blends whole images, with alpha 0.2, of the paper's 0.1 to 0.4 for ImageNet (it takes 1 for CIFAR).
+    "cutmix", with alpha 1, pastes a box of the share 1 - lambda of the area, and lambda then is the share of pixels
+    that stayed. Each image has a lambda, a box and a partner of its own.
 
     Args:
         images: (N, C, H, W) float.

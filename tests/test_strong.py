@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as vision
@@ -145,6 +147,65 @@ def test_rows_keep_their_transformation_when_others_are_exchanged(backend):
     others = [row for row in range(40) if row != 5]
     assert torch.equal(first[others], second[others])
     assert not torch.equal(first[5], second[5])
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 4), st.sampled_from([8, 13, 64])),
+    seed=st.integers(0, 2**40),
+    step=st.integers(0, 2**20),
+    flip=st.booleans(),
+    data=st.data(),
+)
+def test_a_row_is_transformed_by_its_position_alone(shape, seed, step, flip, data):
+    count, channels, size = shape
+    row = data.draw(st.integers(0, count - 1))
+    generator = torch.Generator().manual_seed(seed % 2**31)
+    images = torch.rand(count, channels, size, size, generator=generator) * 2 - 1
+    changed = images.clone()
+    changed[row] = -images[row]
+    first, again, other = (
+        trivial_augment(part, draw(count, seed, step), flip=flip) for part in (images, images, changed)
+    )
+    kept = torch.arange(count) != row
+    assert torch.equal(first, again) and torch.equal(first[kept], other[kept])
+    assert first.min() >= -1 and first.max() <= 1
+
+
+def test_one_source_gives_fresh_numbers_call_after_call():
+    images, rng = picture(1, 16, count=30), draw(30)
+    first, second = trivial_augment(images, rng), trivial_augment(images, rng)
+    assert not torch.equal(first, second) and torch.equal(first, trivial_augment(images, draw(30)))
+    mixed = [mix_images(images, one_hot(30), rng, kind="mixup")[1] for _ in range(2)]
+    assert not torch.equal(*mixed)
+
+
+def test_both_engines_have_the_same_distribution():
+    images = picture(1, 24, count=400)
+    mine, theirs, elsewhere = (
+        trivial_augment(images, draw(400, step=step), flip=True, backend=backend).flatten(1)
+        for step, backend in ((0, "torch"), (0, "albumentations"), (1, "torch"))
+    )
+    chosen = (draw(400).uniform(4)[:, 0] * len(OPERATIONS)).long().numpy()
+    # albumentations' Equalize is some 2 shades brighter than Pillow's (the torch engine is Pillow's), and equalised
+    # pictures are all alike: a heap that this shift carries past any step of a distribution.
+    equalized = chosen == OPERATIONS.index("equalize")
+    for measure in (lambda x: x.mean(dim=1), lambda x: x.std(dim=1)):
+        values = [measure(x).numpy() for x in (mine, theirs, elsewhere)]
+        assert abs(values[0] - values[1]).mean() < 0.05 * abs(values[0] - values[2]).mean()
+        for number, name in enumerate(OPERATIONS):
+            shift = (values[1] - values[0])[chosen == number].mean()
+            assert abs(shift) < (0.02 if name == "equalize" else 0.008), (name, shift)
+        # the same draws: closer than two samples of one law
+        assert stats.ks_2samp(values[0][~equalized], values[1][~equalized]).pvalue > 0.5
+    assert (mine - theirs).abs().mean() < 0.1 * (mine - elsewhere).abs().mean()
+
+
+@pytest.mark.parametrize("backend", ["torch", "albumentations"])
+def test_posterize_with_all_bits_changes_nothing(backend):
+    images = picture(3, 8)
+    assert torch.allclose(apply(images, "posterize", 2, 1, backend=backend), images, atol=1e-6)
+    assert not torch.allclose(apply(images, "posterize", 4, 1, backend=backend), images, atol=1e-3)
 
 
 def test_what_is_given_stays_as_it_was():
