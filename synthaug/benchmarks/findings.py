@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from synthaug.benchmarks.comparisons import compare_arms, compare_groups, compare_pair, count_equivalents
+from synthaug.benchmarks.comparisons import compare_arms, compare_groups, compare_joint, compare_pair, count_equivalents
 from synthaug.benchmarks.contest import Contest
 from synthaug.benchmarks.results import ArmResults, choose_front
 from synthaug.benchmarks.tuning import Trials
@@ -87,6 +87,7 @@ def write_findings(
             },
         },
         groups=compare_groups(synthetic, opponent, labels, contest.class_names, counts),
+        joint={} if contest.groups is None else compare_joint(results, synthetic, opponent, labels, contest.groups),
         worth=_weigh(results, others, difference, interval, contest),
         classes=_class_entries(synthetic, opponent, contest),
         confusions=_confusion_entries(synthetic, opponent, contest),
@@ -96,7 +97,7 @@ def write_findings(
         settings={**settings, "captions": captions, "rows": _row_counts(contest)},
         cost=dict(cost),
         not_varied=_not_varied(contest, settings["classifier"]),
-        notes=_notes(trials, contest, len(difference.per_seed)),
+        notes=[*_note_limits(results, others), *_notes(trials, contest, len(difference.per_seed))],
         command=command,
         pictures=pictures,
     )
@@ -242,6 +243,21 @@ def _not_varied(contest: Contest, classifier: str) -> list[str]:
         f"the data: one set of {len(contest.train)} training rows",
         f"the choices: made once, on {len(contest.validation)} validation rows",
         f"the classifier: one network ({classifier})",
+    ]
+
+
+def _note_limits(results: Sequence[ArmResults], others: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return a remark where not even further real rows help: then it is not the rows that are short."""
+    oracles = [result for result in results if result.arm.side == "oracle"]
+    if not oracles:
+        return []
+    largest = max(oracles, key=lambda result: result.rows_added)
+    change = others[largest.arm.name]
+    if change["interval"] is None or change["interval"][0] > 0:
+        return []
+    return [
+        f"Not even {largest.rows_added} further real rows are clearly better than none: at this length of training it "
+        "is not the rows that are short. Give more --steps before concluding anything about synthetic rows."
     ]
 
 
