@@ -3,6 +3,10 @@
 import numpy as np
 import pytest
 
+from synthaug.benchmarks.arms import parse_arm
+from synthaug.benchmarks.cells import Cell
+from synthaug.benchmarks.findings import _note_limits
+from synthaug.benchmarks.results import ArmResults
 from synthaug.benchmarks.verdicts import decide, write_sentence
 from synthaug.metrics import estimate_mean
 
@@ -38,3 +42,10 @@ def test_the_sentence_says_what_was_found():
     assert "not shown to come from the synthetic rows" in say("no clear change", 2, 0)
     assert "would have been found four times in five" in say("no clear change", 0, 0)
     assert "none is recommended" in say("no clear change", 0, 0, unused=True)
+
+
+@pytest.mark.parametrize(("interval", "noted"), [([-0.01, 0.02], True), ([0.001, 0.02], False), (None, False)])
+def test_a_note_says_where_not_even_real_rows_help(interval, noted):
+    oracle = ArmResults(parse_arm("real+oracle"), Cell("real+oracle", 0, 1, 8, "affine", 6e-3), [], 36)
+    notes = _note_limits([oracle], {"real+oracle": {"value": 0.005, "interval": interval}})
+    assert [("Not even 36 further real rows" in note and "--steps" in note) for note in notes] == [True] * noted

@@ -52,16 +52,6 @@ def test_several_sources_and_further_rows_on_the_command_line(files, quick, tmp_
     assert report["leaks"]["run"] == "not checked"
 
 
-def test_a_note_says_where_not_even_real_rows_help(files, quick, tmp_path):
-    real, one = str(files / "real.parquet"), str(files / "one.parquet")
-    report = benchmark_datasets(
-        real, one, str(files / "test.parquet"), tmp_path / "out", oracle=str(files / "more.parquet"), steps=1, seeds=2,
-        arms=["real", "real+synthetic@0.5", "real+oracle"], num_processes=1,
-    )  # fmt: skip
-    low = next(arm["difference"]["interval"][0] for arm in report.arms if arm["name"] == "real+oracle")
-    assert low <= 0 and any("Not even 36 further real rows" in note and "--steps" in note for note in report.notes)
-
-
 def test_sources_need_names_of_their_own(files, tmp_path):
     real, test = str(files / "real.parquet"), str(files / "test.parquet")
     for specs in (["a", "b"], ["x=a", "x=b"], ["x=a", "b"]):
