@@ -171,6 +171,7 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
         finish_run(folder, plan, generator, summary)
     while not is_run(folder):  # no collective: its timeout would end a long finish
         time.sleep(0.1)
+    accelerator.wait_for_everyone()  # short: all are here, and end together
     return load_generator(folder, plan.family)
 
 
