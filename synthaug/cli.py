@@ -33,6 +33,7 @@ Output = Annotated[Path, typer.Option("--output", "-o", help="folder to make")]
 Split = Annotated[str | None, typer.Option(help="split to read (default: train)")]
 ImageColumn = Annotated[str | None, typer.Option(help="image column, when there are several")]
 LabelColumn = Annotated[str | None, typer.Option(help="label column, when there are several")]
+GroupBy = Annotated[str | None, typer.Option(metavar="COLUMNS", help="label,site,...: balance their joint groups")]
 ImageSize = Annotated[int | None, typer.Option(help="size of the images emitted, 8 to 64")]
 LimitPerClass = Annotated[int | None, typer.Option(help="use at most N rows of each class, always the same ones")]
 OnBadImage = Annotated[str | None, typer.Option(help="error or skip")]
@@ -47,6 +48,10 @@ Seed = Annotated[int | None, typer.Option(min=0, help="seed")]
 def _print_path(path: object) -> None:
     if os.environ.get("RANK", "0") == "0":
         print(path)
+
+
+def _split_names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",")]
 
 
 def _collect(recipe: Path | None, flags: dict[str, Any], settings: Sequence[str] | None) -> dict[str, Any]:
@@ -85,6 +90,7 @@ def inspect(
     split: Split = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    group_by: GroupBy = None,
     image_size: ImageSize = None,
     limit_per_class: LimitPerClass = None,
 ) -> None:
@@ -97,6 +103,7 @@ def inspect(
         split=split or "train",
         image_column=image_column,
         label_column=label_column,
+        group_by=_split_names(group_by),
         image_size=image_size,
         limit_per_class=limit_per_class,
     )
@@ -113,6 +120,7 @@ def fit(
     split: Split = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    group_by: GroupBy = None,
     image_size: ImageSize = None,
     limit_per_class: LimitPerClass = None,
     on_bad_image: OnBadImage = None,
@@ -133,7 +141,7 @@ def fit(
 
     flags = {
         "dataset.path": dataset, "dataset.split": split, "dataset.image_column": image_column,
-        "dataset.label_column": label_column, "dataset.limit_per_class": limit_per_class,
+        "dataset.label_column": label_column, "dataset.group_by": group_by, "dataset.limit_per_class": limit_per_class,
         "dataset.on_bad_image": on_bad_image, "generator.family": generator, "generator.image_size": image_size,
         "fit.budget": budget, "fit.images": images, "fit.seed": seed, "fit.track": track,
     }  # fmt: skip
@@ -181,6 +189,7 @@ def generate(
     per_class: Annotated[int | None, typer.Option(help="exactly N new images in each class")] = None,
     mix_with: Annotated[str | None, typer.Option(metavar="DATASET", help="real rows to put first")] = None,
     split: Split = None,
+    group_by: GroupBy = None,
     on_bad_image: OnBadImage = None,
     max_synthetic_fraction: Annotated[float | None, typer.Option(help="cap per class, in [0, 1)")] = None,
     seed: Seed = None,
@@ -215,6 +224,7 @@ def generate(
         mix_with=mix_with,
         split=split,
         on_bad_image=on_bad_image or "error",
+        group_by=_split_names(group_by),
         num_processes=num_processes,
         fresh=fresh,
     )
@@ -258,6 +268,7 @@ def benchmark(
     output: Output,
     split: Split = None,
     test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
+    group_by: GroupBy = None,
     limit_per_class: LimitPerClass = None,
     on_bad_image: OnBadImage = None,
     oracle: Annotated[str | None, typer.Option(metavar="DATASET", help="further real rows, for comparison")] = None,
@@ -278,11 +289,13 @@ def benchmark(
     report = benchmark_datasets(
         real, synthetic, test, output, split=split or "train", test_split=test_split,
         oracle=oracle, draws=draws, limit_per_class=limit_per_class, arms=arms.split(",") if arms else None,
-        seeds=seeds, steps=steps,
+        group_by=_split_names(group_by), seeds=seeds, steps=steps,
         classifier=classifier, drop_leaks=drop_leaks, num_processes=num_processes, fresh=fresh,
         on_bad_image=on_bad_image or "error",
     )  # fmt: skip
     print(report.table, file=sys.stderr)
+    if report.joint:
+        print(report.worst_groups, file=sys.stderr)
     print(f"verdict: {report.verdict}")
     _print_path(output)
     if require_gain and report.verdict != "helps":

@@ -23,6 +23,7 @@ __all__ = [
     "check_provenance",
     "find_columns",
     "has_provenance",
+    "is_label",
     "iterate_images",
     "label_value",
     "read_labels",
@@ -43,10 +44,11 @@ _BATCH = 128
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the image and the label column."""
+    """Names of the image and the label column, and of those whose values together are the classes, if several."""
 
     image: str
     label: str
+    groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,8 @@ def as_image_columns(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def _is_label(feature: Any) -> bool:
+def is_label(feature: Any) -> bool:
+    """Tell whether a column of this feature may hold labels: class labels, strings, integers or booleans."""
     kind = getattr(feature, "dtype", "")
     whole = isinstance(feature, Value) and (
         kind.startswith(("int", "uint")) or kind in ("bool", "string", "large_string")
@@ -171,7 +174,7 @@ def find_columns(dataset: Dataset, image_column: str | None = None, label_column
     images = [name for name in features if _holds_images(dataset, name)]
     if image_column in features and _describe(features[image_column]).endswith("binary"):
         images.append(image_column)  # named by the user: whatever is not an image there counts as corrupt
-    labels = [name for name, feature in features.items() if _is_label(feature)]
+    labels = [name for name, feature in features.items() if is_label(feature)]
     classes = [name for name in labels if isinstance(features[name], ClassLabel)]
     image = _pick("image", image_column, images, features)
     candidates = labels if label_column is not None else classes or labels

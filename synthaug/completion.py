@@ -20,6 +20,7 @@ from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
 from synthaug.fitplan import FitPlan
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.groups import class_values
 from synthaug.judge import Judge, fit_judge
 from synthaug.recipe import dump_recipe, parse_duration
 from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
@@ -160,6 +161,17 @@ def _choose_judge_rows(rows: LabeledImages, seed: int) -> LabeledImages:
     return rows.take(np.sort(np.concatenate(chosen)))
 
 
+def _describe_groups(images: LabeledImages) -> dict[str, Any]:
+    """Return the columns that make the classes and each class's values in them; nothing without group_by."""
+    columns, features = images.columns, images.dataset.features
+    if not columns.groups:
+        return {}
+    return {
+        "group_by": list(columns.groups),
+        "groups": {name: class_values(features, columns, name) for name in images.class_names},
+    }
+
+
 def _describe_source(plan: FitPlan) -> dict[str, Any]:
     images, section = plan.images, plan.recipe.dataset
     return {
@@ -168,6 +180,7 @@ def _describe_source(plan: FitPlan) -> dict[str, Any]:
         "limit_per_class": section.limit_per_class,
         "image_column": images.columns.image,
         "label_column": images.columns.label,
+        **_describe_groups(images),
         "features": images.dataset.features.to_dict(),
         "class_names": list(images.class_names),
         "class_counts": images.class_counts,

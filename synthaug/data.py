@@ -22,6 +22,7 @@ from synthaug.columns import (
     real_rows,
 )
 from synthaug.errors import InputError
+from synthaug.groups import check_group_by, choose_columns, read_classes, read_groups
 from synthaug.scan import CorruptRow, Scan, empty_pixels, scan_images
 from synthaug.subsets import check_limit, choose_limited, choose_long_tail, choose_validation
 
@@ -127,6 +128,7 @@ def load_images(
     on_bad_image: str = "error",
     codec: Codec | None = None,
     class_names: tuple[str, ...] | list[str] | None = None,
+    group_by: Sequence[str] | None = None,
 ) -> LabeledImages:
     """Return the usable real rows of a dataset as pixels and labels, after one scan over all real rows.
 
@@ -140,6 +142,8 @@ def load_images(
         on_bad_image: "error" lists the corrupt rows and stops; "skip" leaves them out.
         codec: Used as it is (test rows), instead of one that follows from the data.
         class_names: Labels are mapped by name into these (test rows), instead of into the classes that occur.
+        group_by: Columns, the label among them, whose values together are the classes; rows that lack one count
+            as unlabelled.
 
     Raises:
         InputError: No or several candidate columns, corrupt rows, no labelled row, a single class, a class
@@ -151,10 +155,10 @@ def load_images(
         check_limit(limit_per_class)
     if on_bad_image not in ("error", "skip"):
         raise InputError(f"on_bad_image is {on_bad_image!r}; give 'error' or 'skip'")
-    columns = find_columns(dataset, image_column, label_column)
-    labels, real = read_labels(dataset, columns.label), real_rows(dataset)
+    columns = choose_columns(dataset, image_column, label_column, group_by)
+    labels, real = read_classes(dataset, columns), real_rows(dataset)
     if not ((labels.index >= 0) & real).any():
-        raise InputError(_nothing_labelled(len(dataset), int(real.sum()), columns.label))
+        raise InputError(_nothing_labelled(len(dataset), int(real.sum()), ", ".join(columns.groups) or columns.label))
     scan = scan_images(dataset, columns.image, np.flatnonzero(real), image_size=image_size, codec=codec)
     _check_corrupt(scan, columns.image, on_bad_image)
     images = _assemble(dataset, columns, labels, scan, class_names)
@@ -247,10 +251,13 @@ def split_validation(
     return images.take(np.flatnonzero(~held)), images.take(np.flatnonzero(held))
 
 
-def count_classes(dataset: Dataset, label_column: str | None = None) -> dict[str, int]:
+def count_classes(
+    dataset: Dataset, label_column: str | None = None, group_by: Sequence[str] | None = None
+) -> dict[str, int]:
     """Return the number of real, labelled rows of each class that has any, in label order."""
-    column = label_column or find_columns(dataset).label
-    labels = read_labels(dataset, column)
+    column = label_column or choose_columns(dataset, group_by=group_by).label
+    groups = check_group_by(dataset.features, column, group_by) if group_by else ()
+    labels = read_groups(dataset, groups, column) if groups else read_labels(dataset, column)
     index = labels.index[(labels.index >= 0) & real_rows(dataset)]
     counts = np.bincount(index, minlength=len(labels.names))
     return {name: number for name, number in zip(labels.names, counts.tolist(), strict=True) if number}
@@ -261,6 +268,7 @@ def plan_balance(
     target: str | int | Mapping[str, int] = "majority",
     *,
     label_column: str | None = None,
+    group_by: Sequence[str] | None = None,
     max_synthetic_fraction: float | None = None,
 ) -> BalancePlan:
     """Return which class misses how many images.
@@ -270,13 +278,14 @@ def plan_balance(
         target: "majority" (= "auto"), "median", a number, imbalanced-learn's "not-majority", "minority",
             "not-minority", "all", or the total of each class by name.
         label_column: Found by feature type when None.
+        group_by: Columns, the label among them, whose joint groups are balanced instead of the labels.
         max_synthetic_fraction: Largest share of synthetic rows in any class, in [0, 1).
 
     Example:
         >>> plan_balance({"cat": 5, "dog": 2}).missing
         {'cat': 0, 'dog': 3}
     """
-    counts = dict(real) if isinstance(real, Mapping) else count_classes(real, label_column)
+    counts = dict(real) if isinstance(real, Mapping) else count_classes(real, label_column, group_by)
     return make_plan(counts, target, max_synthetic_fraction=max_synthetic_fraction)
 
 

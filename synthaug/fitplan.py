@@ -14,6 +14,7 @@ from synthaug.checkpoint import find_family
 from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator, Preset
+from synthaug.groups import absent_groups
 from synthaug.recipe import Recipe, parse_recipe
 
 __all__ = ["FitPlan", "plan_fit", "resolve_recipe"]
@@ -40,6 +41,17 @@ class FitPlan:
             f"{self.family.family}: {size / 1e6:.2f} M parameters ({numbers})\n"
             f"rows: {len(self.train.labels):,} to fit on, {len(self.validation.labels):,} held out, "
             f"{len(self.images.class_names)} classes; batch {self.batch_size}; length {length}"
+            f"{self._describe_groups()}"
+        )
+
+    def _describe_groups(self) -> str:
+        if not self.images.columns.groups:
+            return ""
+        absent = absent_groups(self.images.class_names)
+        listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
+        return (
+            f"\nclasses are the groups of {', '.join(self.images.columns.groups)}: {len(self.images.class_names)} occur"
+            + (f"; {len(absent)} do not and take no part ({listed})" if absent else "")
         )
 
     def preset_table(self, constructor: Mapping[str, Any]) -> dict[str, str]:
@@ -89,6 +101,7 @@ def plan_fit(real: Dataset, family: str | type[ConditionalGenerator], recipe: Re
         real,
         image_column=section.image_column,
         label_column=section.label_column,
+        group_by=section.group_by,
         image_size=recipe.generator.image_size,
         limit_per_class=section.limit_per_class,
         on_bad_image=section.on_bad_image,
@@ -139,7 +152,7 @@ def resolve_recipe(
     values: dict[str, Any] = {"dataset": {"path": f"Dataset {real._fingerprint}"}, "generator": {"family": name}}
     values["fit"] = {"budget": budget, "images": images}
     sections: dict[str, tuple[str, ...]] = {
-        "dataset": ("image_column", "label_column", "limit_per_class", "on_bad_image", "validation"),
+        "dataset": ("image_column", "label_column", "group_by", "limit_per_class", "on_bad_image", "validation"),
         "fit": ("track", "batch_size", "save_every", "seed", "mixed_precision", "accumulation"),
     }
     for key, value in options.items():

@@ -60,7 +60,8 @@ def fit(
         recipe: A whole recipe instead of `options`.
         fresh: Remove what an earlier fit left in `output`.
         stream_rows: How many rows of a streaming dataset are read (to disk) at most.
-        **options: `image_column`, `label_column`, `limit_per_class`, `image_size`, `on_bad_image`, `validation`,
+        **options: `image_column`, `label_column`, `group_by` (columns whose joint groups are the classes),
+            `limit_per_class`, `image_size`, `on_bad_image`, `validation`,
             `batch_size`, `accumulation`, `save_every`, `seed`, `mixed_precision`, and keyword arguments of the family;
             `track` ("tensorboard", "trackio" or "wandb") writes what can be watched to RUN/logs.
 

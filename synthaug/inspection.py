@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from synthaug.balance import BalancePlan, make_plan
 from synthaug.codec import Codec, check_image_size
-from synthaug.columns import Columns, find_columns, read_labels, real_rows
+from synthaug.columns import Columns, real_rows
 from synthaug.errors import InputError
+from synthaug.groups import absent_groups, choose_columns, read_classes
 from synthaug.scan import CorruptRow, Scan, scan_images
 from synthaug.sources import open_splits, pick_split
 from synthaug.subsets import check_limit, choose_limited, choose_validation
@@ -118,7 +119,15 @@ class Inspection:
             ("images", f"column {own[0]!r} ({self.types[own[0]]})"),
             ("labels", f"column {own[1]!r} ({self.types[own[1]]})"),
         ]
-        return [*lines, ("others", ", ".join(others))] if others else lines
+        lines += [("others", ", ".join(others))] if others else []
+        if not self.columns.groups:
+            return lines
+        absent = absent_groups(list(self.class_counts))
+        listed = ", ".join(map(repr, absent[:_SHOWN])) + (", ..." if len(absent) > _SHOWN else "")
+        lines.append(("groups", f"of {', '.join(map(repr, self.columns.groups))}, which are the classes below"))
+        if absent:
+            lines.append(("  absent", f"{len(absent):,} groups have no row and take no part: {listed}"))
+        return lines
 
     def _describe_fit(self) -> list[tuple[str, str]]:
         counts = self.class_counts
@@ -165,6 +174,7 @@ def inspect_dataset(
     split: str = "train",
     image_column: str | None = None,
     label_column: str | None = None,
+    group_by: Sequence[str] | None = None,
     image_size: int | None = None,
     limit_per_class: int | None = None,
 ) -> Inspection:
@@ -175,6 +185,7 @@ def inspect_dataset(
         split: The split that would be fitted.
         image_column: Found by feature type when None.
         label_column: Found by feature type when None.
+        group_by: Columns, the label among them, whose joint groups are the classes.
         image_size: Side of the pixels; None takes it from the data.
         limit_per_class: Rows of each class that a fit would take; None takes all.
 
@@ -189,7 +200,7 @@ def inspect_dataset(
     name = dataset if isinstance(dataset, str) else "dataset"
     splits = open_splits(dataset) if isinstance(dataset, str) else {split: dataset}
     chosen = pick_split(splits, split, name)
-    columns = find_columns(chosen, image_column, label_column)
+    columns = choose_columns(chosen, image_column, label_column, group_by)
     summary, scan, names = _summarize(chosen, columns, image_size, None)
     if len(summary.class_counts) < 2:
         found = f"the one class {next(iter(summary.class_counts))!r}" if summary.class_counts else "no class"
@@ -199,7 +210,7 @@ def inspect_dataset(
     for other, rows in splits.items():
         if other != split:
             try:
-                found_columns = find_columns(rows, columns.image, columns.label)
+                found_columns = choose_columns(rows, columns.image, columns.label, columns.groups)
                 summaries[other] = _summarize(rows, found_columns, image_size, scan.codec)[0]
             except InputError as error:
                 skipped[other] = str(error)
@@ -218,7 +229,7 @@ def _type_name(feature: object) -> str:
 def _summarize(
     dataset: Dataset, columns: Columns, image_size: int | None, codec: Codec | None
 ) -> tuple[SplitSummary, Scan, tuple[str, ...]]:
-    labels, real = read_labels(dataset, columns.label), real_rows(dataset)
+    labels, real = read_classes(dataset, columns), real_rows(dataset)
     scan = scan_images(dataset, columns.image, np.flatnonzero(real), image_size=image_size, codec=codec)
     index = labels.index[scan.rows]
     counts = np.bincount(index[index >= 0], minlength=len(labels.names)).tolist()
@@ -252,7 +263,7 @@ def _count_fit(
     dataset: Dataset, columns: Columns, scan: Scan, names: tuple[str, ...], limit: int | None
 ) -> tuple[dict[str, int], int, int]:
     """Return the class counts that a fit would see, and its training and validation rows."""
-    index = read_labels(dataset, columns.label).index[scan.rows]
+    index = read_classes(dataset, columns).index[scan.rows]
     labels, hashes = index[index >= 0], scan.hashes[index >= 0]
     if limit is not None:
         kept = choose_limited(labels, hashes, limit)

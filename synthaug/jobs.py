@@ -16,13 +16,15 @@ from datasets import ClassLabel, Dataset, Features, Image
 from synthaug import __version__
 from synthaug.balance import BalancePlan
 from synthaug.checkpoint import checkpoint_hash, load_generator, load_judge, read_source
-from synthaug.columns import Columns, find_columns, real_rows
+from synthaug.columns import Columns, real_rows
+from synthaug.data import count_classes
 from synthaug.drawing import NUM_THREADS, BlockPool, Sampler
 from synthaug.errors import InputError
-from synthaug.export import count_labels, pick_rows
+from synthaug.export import pick_rows
 from synthaug.filtering import AllOf, Density, Filter, combine_filters, default_filter, likelihood_filter
 from synthaug.folder import RowStream
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.groups import choose_columns
 from synthaug.mixing import output_features
 from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
 from synthaug.sampling import Origin, SyntheticRows
@@ -162,6 +164,7 @@ class GenerationJob:
             "class_names": list(self.generator.class_names),
             "image_column": self.columns.image,
             "label_column": self.columns.label,
+            **({"group_by": list(self.columns.groups)} if self.columns.groups else {}),
             "plan": self.plan.to_dict(),
             "acceptance": synthetic.state()["acceptance"],
             "notices": self.notices,
@@ -172,12 +175,12 @@ class GenerationJob:
 
     def facts(self, record: Mapping[str, Any], further: Mapping[str, Any] | None) -> dict[str, Any]:
         """Return the facts of the card."""
-        everything = np.ones(0 if self.real is None else len(self.real), np.bool_)
-        real = {} if self.real is None else count_labels(self.real, self.columns.label, everything)
+        rows, groups = 0 if self.real is None else len(self.real), self.columns.groups
+        real = {} if self.real is None else count_classes(self.real, self.columns.label, groups)
         acceptance = record["acceptance"]
         return {
             "splits": {
-                self.split: len(everything) + self.plan.num_missing,
+                self.split: rows + self.plan.num_missing,
                 **{name: len(data) for name, data in self.others.items()},
             },
             "split": self.split,
@@ -271,10 +274,11 @@ def _real_features(generator: ConditionalGenerator, source: Mapping[str, Any], r
 
 
 def _find_columns(source: Mapping[str, Any], real: Dataset | None) -> Columns:
-    image, label = source.get("image_column"), source.get("label_column")
+    image, label, groups = source.get("image_column"), source.get("label_column"), source.get("group_by")
     if real is None:
-        return Columns(image or "image", label or "label")
-    return find_columns(real, image if image in real.features else None, label if label in real.features else None)
+        return Columns(image or "image", label or "label", tuple(groups or ()))
+    image, label = (name if name in real.features else None for name in (image, label))
+    return choose_columns(real, image, label, groups)
 
 
 def _usable(real: Dataset, image_column: str, on_bad_image: str, notices: list[str]) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def generate_dataset(
     split: str | None = None,
     limit_per_class: int | None = None,
     on_bad_image: str = "error",
+    group_by: Sequence[str] | None = None,
     num_processes: int = 1,
     fresh: bool = False,
 ) -> Dataset:
@@ -86,11 +87,17 @@ def generate_dataset(
         split: Its split; the others pass through.
         limit_per_class: Of `mix_with`, only so many rows of each class, the same ones as in fit.
         on_bad_image: For corrupt rows of `mix_with`, "error" or "skip".
+        group_by: The columns that the run was fitted by, if one wants to be sure; the run knows them.
         num_processes: Worker processes.
         fresh: Remove what an earlier run left in `output`.
     """
     folder = resolve_run(run)
     generator, source = load_generator(folder), read_source(folder)
+    if group_by is not None and list(group_by) != source.get("group_by"):
+        fitted = ",".join(source.get("group_by") or [source["label_column"]])
+        raise InputError(
+            f"group_by is {','.join(group_by)}, but the run was fitted by {fitted}; leave it out or fit another run"
+        )
     section = _parse_generate(values)
     real, others, counts = None, {}, dict(source["class_counts"])
     split = split or "train"

@@ -72,9 +72,15 @@ class DatasetSection(_Section):
     split: str = "train"
     image_column: str | None = None
     label_column: str | None = None
+    group_by: list[str] | None = None
     limit_per_class: int | None = Field(default=None, ge=1)
     on_bad_image: Literal["error", "skip"] = "error"
     validation: Literal["auto"] | int | float = "auto"
+
+    @field_validator("group_by", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
     @field_validator("validation")
     @classmethod

@@ -41,6 +41,8 @@ class Report:
             detectable, method.
         groups: Mean recall of head, medium and tail in both arms: name, classes, train, opponent, synthetic; empty
             where the classes are about equal.
+        joint: How the arms do on their worst joint group: columns, synthetic, opponent, arms (name, worst, gap,
+            per_seed), value, interval, entries; empty without `group_by`.
         worth: What the synthetic rows were worth in further real ones: rows, low, high, beyond,
             per_synthetic_row, points; empty without oracle arms.
         classes: One entry for each class: name, rows of each kind, recall in both arms, change.
@@ -63,6 +65,7 @@ class Report:
     arms: list[dict[str, Any]]
     comparison: dict[str, Any] = field(default_factory=dict)
     groups: list[dict[str, Any]] = field(default_factory=list)
+    joint: dict[str, Any] = field(default_factory=dict)
     worth: dict[str, Any] = field(default_factory=dict)
     classes: list[dict[str, Any]] = field(default_factory=list)
     confusions: list[dict[str, Any]] = field(default_factory=list)
@@ -96,6 +99,19 @@ class Report:
             cells.append("–" if loss is None else f"{loss:.3f}")
             lines.append(f"| {' | '.join(cells)} |")
         return "\n".join(lines)
+
+    @property
+    def worst_groups(self) -> str:
+        """The worst joint group of each arm in words; empty without groups."""
+        if not self.joint:
+            return ""
+        arms = [f"{arm['name']} {percent(arm['worst'])} (gap {percent(arm['gap'])})" for arm in self.joint["arms"]]
+        interval = self.joint["interval"]
+        reach = f", 95 % interval {points(interval[0])} to {points(interval[1])}" if interval else ""
+        return (
+            f"worst group of {', '.join(self.joint['columns'])}: {'; '.join(arms)}. {self.joint['synthetic']} against "
+            f"{self.joint['opponent']}: {points(self.joint['value'])} percentage points{reach}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the pictures, JSON-friendly."""

@@ -12,9 +12,10 @@ from datasets import Features
 from numpy.typing import NDArray
 
 from synthaug.balance import BalancePlan
-from synthaug.columns import Columns, label_value
+from synthaug.columns import Columns
 from synthaug.drawing import Block, BlockPool, Key
 from synthaug.errors import FailedError
+from synthaug.groups import class_values
 from synthaug.noise import BLOCK_SIZE
 from synthaug.rows import null_column
 
@@ -82,7 +83,7 @@ class SyntheticRows:
     ) -> None:
         self._pool, self._origin, self._max_draws, self._bar = pool, origin, max_draws, bar
         self._classes = [(name, class_names.index(name), n) for name, n in plan.missing.items() if n]
-        self._values = {name: label_value(features, columns.label, name) for name, _, _ in self._classes}
+        self._values = {name: class_values(features, columns, name) for name, _, _ in self._classes}
         self._features, self._columns = features, columns
         self._class, self._draw = 0, 0
         self._last: tuple[Key, Block] | None = None
@@ -171,7 +172,7 @@ class SyntheticRows:
         ]
         columns = {
             self._columns.image: pictures.cast(image),
-            self._columns.label: _repeat(self._values[name], rows, schema.field(self._columns.label).type),
+            **{key: _repeat(value, rows, schema.field(key).type) for key, value in self._values[name].items()},
             "synthetic": _repeat(True, rows, pa.bool_()),
             "provenance": pa.StructArray.from_arrays(parts, fields=list(kind)),
         }

@@ -31,6 +31,7 @@ def find_training_rows(real: Dataset, source: Mapping[str, Any]) -> LabeledImage
         real,
         image_column=source["image_column"] if source["image_column"] in real.column_names else None,
         label_column=source["label_column"] if source["label_column"] in real.column_names else None,
+        group_by=source.get("group_by"),
         codec=Codec.from_dict(source["codec"]),
         class_names=source["class_names"],
         on_bad_image="skip",

@@ -32,6 +32,7 @@ def load_like_run(real: Dataset, source: Mapping[str, Any], *, limit_per_class: 
         real,
         image_column=source["image_column"],
         label_column=source["label_column"],
+        group_by=source.get("group_by"),
         codec=Codec.from_dict(source["codec"]),
         limit_per_class=limit_per_class,
         on_bad_image="skip",
@@ -90,6 +91,7 @@ def benchmark_datasets(
         if run is None:
             rows[name], source = _open_synthetic(spec)
             sources += [source] if source else []
+            options["group_by"] = _agree(options.get("group_by"), source or {})
             continue
         source = read_source(run)
         sources.append(source)
@@ -101,6 +103,7 @@ def benchmark_datasets(
             generator, plan, output=folder, fresh=fresh, num_processes=num_processes or 1, **_drawing_options(drawing)
         )
         options |= {"image_column": source["image_column"], "label_column": source["label_column"]}
+        options["group_by"] = _agree(options.get("group_by"), source)
         options["image_size"] = source["codec"]["image_size"]
         if "generator" not in options and isinstance(generator, Encoding):
             options["generator"] = generator
@@ -110,6 +113,16 @@ def benchmark_datasets(
         limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
         fresh=fresh, on_bad_image=on_bad_image, **options,
     )  # fmt: skip
+
+
+def _agree(group_by: Sequence[str] | None, source: Mapping[str, Any]) -> list[str] | None:
+    """Return the columns that a run was fitted by, or those asked for where it was fitted by the label alone."""
+    fitted = source.get("group_by")
+    if fitted and group_by is not None and set(group_by) != set(fitted):
+        raise InputError(
+            f"group_by is {','.join(group_by)}, but the run was fitted by {','.join(fitted)}; leave it out to take that"
+        )
+    return list(group_by) if group_by and not fitted else fitted
 
 
 def _name_sources(specs: Sequence[str | Path]) -> dict[str, str]:
@@ -172,5 +185,5 @@ def _open_synthetic(spec: str) -> tuple[Dataset, dict[str, Any] | None]:
     source = None
     if record.is_file():
         content = json.loads(record.read_text(encoding="utf-8"))
-        source = {"hashes": content["hashes"]} if content.get("hashes") else None
+        source = {key: content[key] for key in ("hashes", "group_by") if content.get(key)} or None
     return open_dataset(spec, "train"), source

@@ -19,10 +19,10 @@ LEVELS = (
     "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
     "quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
-    "generators benchmarks.cells benchmarks.rivals quality.draws localfiles rows scan exploration.traversals "
+    "generators benchmarks.cells benchmarks.rivals groups quality.draws localfiles rows scan exploration.traversals "
     "loops.labelled",
-    "benchmarks.cellpool checkpoint costs data mixing sampling sources benchmarks.tuning scoring.rowscores "
-    "loops.positions",
+    "benchmarks.cellpool benchmarks.grouping checkpoint costs data mixing sampling sources benchmarks.tuning "
+    "scoring.rowscores loops.positions",
     "benchmarks.contest export fitplan inspection quality.lineup selection training exploration.panels trainingrows "
     "scoring.suspects benchmarks.ledger benchmarks.results",
     "quality.appraisal completion gallery jobs uploads exploration.survey benchmarks.advice benchmarks.campaign "

@@ -44,6 +44,7 @@ def benchmark(
     classifier: str = "small",
     image_column: str | None = None,
     label_column: str | None = None,
+    group_by: Sequence[str] | None = None,
     image_size: int | None = None,
     limit_per_class: int | None = None,
     on_bad_image: str = "error",
@@ -76,6 +77,8 @@ def benchmark(
         classifier: "small" or "resnet".
         image_column: Found by feature type when None.
         label_column: Found by feature type when None.
+        group_by: Columns, the label among them: rows are then sampled, and options chosen, by their joint groups,
+            and the report says what the worst group comes to. The classifier still predicts the label.
         image_size: Side at which all rows are compared; the data's own when None.
         limit_per_class: Real rows taken of each class, the same ones as in fit.
         on_bad_image: "error" stops at a corrupt image, "skip" leaves it out.
@@ -109,20 +112,21 @@ def benchmark(
         check_arms(arms, named)
     contest = load_contest(
         real, sources, test, oracle=oracle, image_column=image_column, label_column=label_column,
-        image_size=image_size, limit_per_class=limit_per_class, on_bad_image=on_bad_image, source=source,
-        drop_leaks=drop_leaks,
+        group_by=group_by, image_size=image_size, limit_per_class=limit_per_class, on_bad_image=on_bad_image,
+        source=source, drop_leaks=drop_leaks,
     )  # fmt: skip
     for kind, row, other, _ in contest.near_duplicates[:1]:
         count = len(contest.near_duplicates)
         message = f"{count} test rows look nearly like rows of an arm, e.g. row {row} and {kind} row {other}"
         print(f"warning: {message}", file=sys.stderr)
-    counts = list(contest.train.class_counts.values())
+    counts = contest.stratum_counts
     names = default_arms(counts, sources=named, oracle=contest.oracle is not None) if arms is None else tuple(arms)
     template = make_template(contest, steps=steps, backend=backend, classifier=classifier, device=device)
     arguments = {
         "version": synthaug.__version__, "arms": list(names), "seeds": seeds,
         "steps": template.steps, "classifier": classifier, "backend": backend, "device": device,
         "drop_leaks": drop_leaks, "source": contest.leaks.run, **contest.digests(),
+        **({} if contest.groups is None else {"group_by": contest.groups.facts()}),
     }  # fmt: skip
     setting = Setting(template, seeds, count_processes(device, num_processes), named)
     command = command or _describe_call(arguments, limit_per_class)

@@ -23,7 +23,7 @@ from synthaug.benchmarks.losses import make_loss
 from synthaug.benchmarks.schedules import schedule_rows
 from synthaug.classical import POLICIES, augment
 from synthaug.classifier import fit_classifier, initial_classifier, predict_logits
-from synthaug.metrics import balance_mean, balanced_accuracy, balanced_nll, calibration_error, scaled_losses
+from synthaug.metrics import balance_mean, balanced_nll, calibration_error, scaled_losses
 from synthaug.noise import BatchRandom
 from synthaug.strong import mix_images, trivial_augment
 
@@ -40,13 +40,20 @@ class Rows:
     Args:
         pixels: (N, H, W, C) uint8.
         labels: (N,) int64.
+        groups: (N,) int64 joint groups, by which rows are then sampled and choices balanced; None without any.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    groups: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def strata(self) -> NDArray[np.int64]:
+        """The groups, or the labels where there are none."""
+        return np.asarray(self.labels if self.groups is None else self.groups)
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,8 @@ class CellData:
         for name, rows in (*parts.items(), *((f"other-{kinds.index(kind)}", self.others[kind]) for kind in kinds)):
             np.save(folder / f"{name}-pixels.npy", rows.pixels, allow_pickle=False)
             np.save(folder / f"{name}-labels.npy", rows.labels, allow_pickle=False)
+            if rows.groups is not None:
+                np.save(folder / f"{name}-groups.npy", rows.groups, allow_pickle=False)
         (folder / "data.json").write_text(json.dumps({"num_classes": self.num_classes, "others": kinds}))
 
     @classmethod
@@ -81,7 +90,8 @@ class CellData:
         """Return what `save` wrote, memory-mapped."""
 
         def read(name: str) -> Rows:
-            arrays = [np.load(folder / f"{name}-{part}.npy", mmap_mode="r") for part in ("pixels", "labels")]
+            paths = [folder / f"{name}-{part}.npy" for part in ("pixels", "labels", "groups")]
+            arrays = [np.load(path, mmap_mode="r") for path in paths if path.is_file()]
             return Rows(*arrays)
 
         facts = json.loads((folder / "data.json").read_text())
@@ -150,7 +160,7 @@ def _batches(cell: Cell, arm: Arm, data: CellData) -> Callable[[int], tuple[Tens
     parts = [data.real, *([data.others[arm.rows]] if arm.rows else [])]
     labels = [np.asarray(part.labels) for part in parts]
     schedule = schedule_rows(
-        arm, labels[0], labels[-1], length=cell.steps * cell.batch_size, seed=cell.seed, share=cell.share,
+        arm, parts[0].strata, parts[-1].strata, length=cell.steps * cell.batch_size, seed=cell.seed, share=cell.share,
         finish=cell.finish,
     )  # fmt: skip
     rows = torch.from_numpy(schedule).to(cell.device)
@@ -190,10 +200,11 @@ def _predict(network: nn.Module, pixels: NDArray[np.uint8]) -> NDArray[np.float3
 def _measure(network: nn.Module, rows: Rows, num_classes: int) -> dict[str, Any]:
     logits, truth = _predict(network, rows.pixels), np.asarray(rows.labels)
     predictions, losses = logits.argmax(axis=1), scaled_losses(truth, logits, num_classes)
+    strata, number = rows.strata, num_classes if rows.groups is None else int(rows.strata.max()) + 1
     return {
-        "balanced_accuracy": balanced_accuracy(truth, predictions, num_classes),
+        "balanced_accuracy": balance_mean(strata, (predictions == truth).astype(np.float64), number),
         "nll": balanced_nll(truth, logits, num_classes),
-        "scaled_nll": balance_mean(truth, losses, num_classes),
+        "scaled_nll": balance_mean(strata, losses, number),
         "calibration_error": calibration_error(truth, logits),
         "predictions": predictions.tolist(),
         "losses": losses.round(5).tolist(),
@@ -228,7 +239,8 @@ def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = la
         if should_stop():
             raise InterruptedError(cell.name)
         if cell.test and len(data.validation) and done % every == 0:
-            shown = Rows(data.validation.pixels[spaced], data.validation.labels[spaced])
+            part = data.validation
+            shown = Rows(part.pixels[spaced], part.labels[spaced], None if part.groups is None else part.strata[spaced])
             curve.append((done, _measure(network, shown, classes)["balanced_accuracy"]))
 
     with _one_thread():

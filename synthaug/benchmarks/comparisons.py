@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
+from synthaug.benchmarks.grouping import Grouping
 from synthaug.benchmarks.results import ArmResults
 from synthaug.metrics import Estimate, adjust_holm, estimate_mean, mean_recalls
 
-__all__ = ["compare_arms", "compare_groups", "compare_pair", "count_equivalents"]
+__all__ = ["compare_arms", "compare_groups", "compare_joint", "compare_pair", "count_equivalents"]
 
 _SKEWED = 2.0
 """Largest class over smallest from which classes are grouped into head, medium and tail."""
@@ -73,6 +75,73 @@ def compare_groups(
         for name, members in zip(("head", "medium", "tail"), np.array_split(order, 3), strict=True)
         if not np.isnan(recall["opponent"][members]).all()
     ]
+
+
+def compare_joint(
+    results: Sequence[ArmResults],
+    synthetic: ArmResults,
+    opponent: ArmResults,
+    labels: NDArray[np.int64],
+    grouping: Grouping,
+) -> dict[str, Any]:
+    """Return how every arm does on its worst joint group, and how two of them compare there.
+
+    The worst group is each training's own: the lowest accuracy of any group with test rows. The interval is
+    Student's t over the paired seeds; it says nothing of other test rows.
+
+    Returns:
+        columns; arms: for each the worst accuracy, the gap to the best group (both averaged over seeds) and the
+        worst of each seed; value and interval (None with one seed) of synthetic minus opponent; entries: for each
+        group with test rows its rows and its recall in both arms.
+    """
+    strata = grouping.index["test"]
+    tested, trained = grouping.count("test"), grouping.count("train")
+    present = np.flatnonzero(tested)
+    recall = {
+        result.arm.name: np.array(
+            [[hits[strata == group].mean() for group in present] for hits in result.predictions() == labels]
+        )
+        for result in results
+    }
+    gain = recall[synthetic.arm.name].min(axis=1) - recall[opponent.arm.name].min(axis=1)
+    after, before = recall[synthetic.arm.name].mean(axis=0), recall[opponent.arm.name].mean(axis=0)
+    made = grouping.count_synthetic()
+    return {
+        "columns": list(grouping.columns),
+        "synthetic": synthetic.arm.name,
+        "opponent": opponent.arm.name,
+        "arms": [
+            {
+                "name": name,
+                "worst": float(values.min(axis=1).mean()),
+                "gap": float((values.max(axis=1) - values.min(axis=1)).mean()),
+                "per_seed": values.min(axis=1).tolist(),
+            }
+            for name, values in recall.items()
+        ],
+        "value": float(gain.mean()),
+        "interval": _estimate_paired(gain),
+        "entries": [
+            {
+                "name": grouping.names[group],
+                "train": int(trained[group]),
+                "synthetic": int(made[group]),
+                "test": int(tested[group]),
+                "opponent_recall": float(before[position]),
+                "synthetic_recall": float(after[position]),
+            }
+            for position, group in enumerate(present)
+        ],
+    }
+
+
+def _estimate_paired(differences: NDArray[np.float64]) -> list[float] | None:
+    """Return the 95 % interval of a mean by Student's t; None for a single value."""
+    number = len(differences)
+    if number < 2:
+        return None
+    reach = float(stdtrit(number - 1, 0.975)) * float(differences.std(ddof=1)) / number**0.5
+    return [float(differences.mean()) - reach, float(differences.mean()) + reach]
 
 
 def count_equivalents(

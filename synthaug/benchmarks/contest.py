@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from numpy.typing import NDArray
 
+from synthaug.benchmarks.grouping import Grouping, find_grouping, source_kind
 from synthaug.columns import real_rows
 from synthaug.data import LabeledImages, join_images, limit_images, load_images, split_validation
 from synthaug.errors import InputError
+from synthaug.groups import choose_columns
 from synthaug.leaks import LeakCheck, check_leaks, run_hashes
 from synthaug.neighbours import find_near_duplicates
 
@@ -36,6 +39,7 @@ class Contest:
         leaks: What the leak check found.
         near_duplicates: (kind, test row, row of that kind, distance), nearest first.
         notes: Remarks on the rows.
+        groups: Their joint groups, where they are grouped by several columns.
     """
 
     train: LabeledImages
@@ -46,6 +50,7 @@ class Contest:
     leaks: LeakCheck
     near_duplicates: tuple[tuple[str, int, int, float], ...]
     notes: tuple[str, ...]
+    groups: Grouping | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -56,6 +61,23 @@ class Contest:
     def synthetic(self) -> LabeledImages:
         """All synthetic rows, source after source."""
         return join_images(list(self.sources.values()))
+
+    def strata(self, kind: str) -> NDArray[np.int64] | None:
+        """Return the groups of the rows of a kind; of "synthetic" those of all sources. None without any."""
+        if self.groups is None:
+            return None
+        index = self.groups.index
+        if kind in index:
+            return index[kind]
+        chosen = [kind] if kind in self.sources else list(self.sources)
+        return np.concatenate([index[source_kind(name)] for name in chosen])
+
+    @property
+    def stratum_counts(self) -> list[int]:
+        """Training rows of each class, or of each group that has any."""
+        if self.groups is None:
+            return list(self.train.class_counts.values())
+        return [number for number in self.groups.count("train").tolist() if number]
 
     def digests(self) -> dict[str, str]:
         """Return a sha256 for each kind of rows: their pixels and classes, in order."""
@@ -84,6 +106,7 @@ def load_contest(
     oracle: Dataset | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    group_by: Sequence[str] | None = None,
     image_size: int | None = None,
     limit_per_class: int | None = None,
     on_bad_image: str = "error",
@@ -101,8 +124,9 @@ def load_contest(
         oracle: Further real rows, for the oracle arms; those beyond `limit_per_class` when None.
         image_column: Image column of the real rows; found when None.
         label_column: Label column of the real rows; found when None.
+        group_by: Columns, the label among them, whose joint groups are sampled and judged.
         image_size: Side at which everything is compared; from the real rows when None.
-        limit_per_class: Real rows taken of each class.
+        limit_per_class: Real rows taken of each class, or of each group.
         on_bad_image: "error" or "skip".
         source: The run's source.json, for its row hashes.
         drop_leaks: Remove real and synthetic rows that equal a test row, instead of refusing.
@@ -111,12 +135,18 @@ def load_contest(
         InputError: Columns or classes that do not fit, or a leak.
     """
     run = run_hashes(source)
+    grouping = None
+    if group_by is not None:
+        columns = choose_columns(real, image_column, label_column, group_by)
+        others = [rows for rows in (*synthetic.values(), test, oracle) if rows is not None]
+        grouping, label_column = find_grouping(real, others, columns, group_by), columns.label
     everything = load_images(
-        real, image_column=image_column, label_column=label_column, image_size=image_size, on_bad_image=on_bad_image
-    )
+        real, image_column=image_column, label_column=label_column, image_size=image_size, on_bad_image=on_bad_image,
+        group_by=group_by, class_names=None if grouping is None else grouping.names,
+    )  # fmt: skip
     whole = everything if limit_per_class is None else limit_images(everything, limit_per_class)
     like: dict[str, Any] = {
-        "codec": whole.codec, "class_names": whole.class_names, "on_bad_image": on_bad_image
+        "codec": whole.codec, "class_names": whole.class_names, "on_bad_image": on_bad_image, "group_by": group_by
     }  # fmt: skip
     made = {
         name: load_images(_synthetic_rows(rows), **_columns_in(rows, whole), **like) for name, rows in synthetic.items()
@@ -136,6 +166,13 @@ def load_contest(
     whole, made = kinds["real"], {name: kinds[_kind(name, made)] for name in made}
     further = further.take(np.flatnonzero(~np.isin(further.hashes, np.union1d(whole.hashes, judging.hashes))))
     train, validation, notes = _hold_out(whole, run)
+    if grouping is not None:
+        parts = {"train": train, "validation": validation, "oracle": further, "test": judging}
+        parts |= {source_kind(name): rows for name, rows in made.items()}
+        grouping = replace(grouping, index={kind: rows.labels for kind, rows in parts.items()})
+        parts = {kind: _without_groups(rows, grouping) for kind, rows in parts.items()}
+        train, validation, further, judging = (parts[kind] for kind in ("train", "validation", "oracle", "test"))
+        made = {name: parts[source_kind(name)] for name in made}
     union = join_images(list(made.values()))
     _check_rows(train, made)
     near = _near_duplicates(judging, {"real": whole, "synthetic": union})
@@ -146,7 +183,14 @@ def load_contest(
             "favour the synthetic rows; the verdict on test rows does not."
         )
     notes += _describe_gaps(train, validation, union, judging)
-    return Contest(train, validation, made, further if len(further) else None, judging, leaks, near, tuple(notes))
+    return Contest(
+        train, validation, made, further if len(further) else None, judging, leaks, near, tuple(notes), grouping
+    )
+
+
+def _without_groups(images: LabeledImages, grouping: Grouping) -> LabeledImages:
+    """Return the images with their label as the class, instead of their group."""
+    return replace(images, labels=grouping.classes[images.labels], class_names=grouping.class_names)
 
 
 def _kind(name: str, made: Mapping[str, LabeledImages]) -> str:

@@ -129,7 +129,8 @@ def _open_real(source: Mapping[str, Any]) -> Dataset:
 def _columns_in(dataset: Dataset, source: Mapping[str, Any]) -> dict[str, Any]:
     """Return the run's columns where this dataset has them too; the others are found."""
     named = {argument: source.get(argument) for argument in ("image_column", "label_column")}
-    return {argument: name for argument, name in named.items() if name in dataset.column_names}
+    found: dict[str, Any] = {argument: name for argument, name in named.items() if name in dataset.column_names}
+    return {**found, "group_by": source.get("group_by")}
 
 
 def _check_channels(generator: ConditionalGenerator, whole: LabeledImages) -> None:
