@@ -219,6 +219,23 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "runs" / "xrays" / "config.json").read_text())["family"] == "cgan"
 
 
+def test_balance_two_attributes(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("synthaug.benchmarks.tuning.TUNING_SEEDS", (1_000,))
+    monkeypatch.setattr(completion, "fit_judge", functools.partial(fit_judge, steps=40))
+    example = load_example("balance_two_attributes")
+    report = example.main(
+        tmp_path, per_class=24, test_per_class=8, classes=2, share=0.8, images=128, seeds=1, steps=2,
+        arms=["oversampled", "oversampled+synthetic"], filter="none", num_processes=1,
+    )  # fmt: skip
+    assert [entry["name"] for entry in report.joint["entries"]] == ["0 · red", "0 · green", "1 · red", "1 · green"]
+    printed = capsys.readouterr().out
+    assert "worst group of label, colour: oversampled " in printed
+    mixed = datasets.load_dataset(str(tmp_path / "dataset"), split="train")
+    counts = example.count_groups(mixed)
+    assert len(counts) == 4 and len(set(counts.values())) == 1
+    assert sum(mixed["synthetic"]) == len(mixed) - 48
+
+
 def test_several_draws(tmp_path, monkeypatch, capsys):
     example = load_example("several_draws")
     monkeypatch.setattr("synthaug.benchmarks.tuning.TUNING_SEEDS", (1_000,))
