@@ -13,7 +13,7 @@ from PIL import Image as Picture
 
 import synthaug
 from synthaug import completion
-from synthaug.checkpoint import read_source
+from synthaug.checkpoint import load_generator, read_source
 from synthaug.cli import main
 from synthaug.data import count_classes, load_images
 from synthaug.errors import InputError
@@ -197,3 +197,12 @@ def test_commands_take_the_flag(run, tmp_path, capsys):
         main(["inspect", str(tmp_path / "real"), "--group-by", "label,site"])
     assert stopped.value.code == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_score_predicts_the_label_of_the_group(run, tmp_path):
+    scores = synthaug.score(load_generator(run), make_rows(), output=tmp_path / "scored")
+    again = synthaug.score(load_generator(run), make_rows(), output=tmp_path / "scored")
+    assert again.folder == scores.folder
+    scored = synthaug.open_dataset(str(tmp_path / "scored"), "train")
+    assert set(scored["predicted_label"][:]) <= {0, 1, 2}
+    assert len(scored) == len(make_rows())

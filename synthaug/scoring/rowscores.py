@@ -15,9 +15,10 @@ from scipy.special import log_softmax
 from scipy.stats import rankdata
 
 from synthaug.codec import to_tensor
-from synthaug.columns import label_value
+from synthaug.columns import Columns
 from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.groups import class_values
 from synthaug.judge import Judge
 from synthaug.rows import DatasetRows
 from synthaug.scoring.densities import bits_per_dim, class_densities, reconstruction_errors
@@ -61,17 +62,17 @@ class RowScores:
     weights: tuple[float, float]
     figures: dict[str, dict[str, Floats]]
 
-    def table(self, features: Features, label_column: str, class_names: list[str]) -> pa.Table:
+    def table(self, features: Features, columns: Columns, class_names: list[str]) -> pa.Table:
         """Return the columns `SCORE_COLUMNS`; nan becomes null.
 
         Args:
             features: Those of the dataset.
-            label_column: Its label column, whose values `predicted_label` takes.
+            columns: Its columns; `predicted_label` takes the values of the label column.
             class_names: The classes that `predicted` counts.
         """
-        names = [label_value(features, label_column, name) for name in class_names]
+        names = [class_values(features, columns, name)[columns.label] for name in class_names]
         errors = self.reconstruction_error
-        columns: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "log_likelihood": self.log_likelihood,
             "bits_per_dim": self.bits_per_dim,
             "reconstruction_error": np.full(len(self.predicted), np.nan) if errors is None else errors,
@@ -79,8 +80,8 @@ class RowScores:
             "outlier_score": self.outlier,
             "wrong_label_score": self.wrong_label,
         }
-        arrays = {name: pa.array(values, pa.float64(), mask=np.isnan(values)) for name, values in columns.items()}
-        kind = Features({"label": features[label_column]}).arrow_schema.field(0).type
+        arrays = {name: pa.array(values, pa.float64(), mask=np.isnan(values)) for name, values in figures.items()}
+        kind = Features({"label": features[columns.label]}).arrow_schema.field(0).type
         arrays["predicted_label"] = pa.array([names[k] for k in self.predicted.tolist()]).cast(kind)
         return pa.table({name: arrays[name] for name in SCORE_COLUMNS})
 

@@ -16,10 +16,11 @@ from synthaug import __version__
 from synthaug.cards.scorecard import render_score_card
 from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
 from synthaug.codec import Codec
-from synthaug.columns import Columns, find_columns, read_labels
+from synthaug.columns import Columns
 from synthaug.errors import FailedError, InputError
 from synthaug.folder import ShardFolder
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.groups import choose_columns, read_classes
 from synthaug.hub import load_generator
 from synthaug.leaks import run_hashes
 from synthaug.pictures import tile_images
@@ -139,12 +140,12 @@ def score(
     features = scored_features(data.features, columns.label)
     arguments = {
         "checkpoint": checkpoint_hash(generator.run_folder), "rows": digest_rows(data), "split": name,
-        "columns": asdict(columns), "marks": marks, "on_bad_image": on_bad_image, "rule": _RULE,
+        "columns": _name_columns(columns), "marks": marks, "on_bad_image": on_bad_image, "rule": _RULE,
     }  # fmt: skip
     with locked(Path(output)):
         folder = ShardFolder(Path(output), arguments, fresh=fresh)
         if not folder.finished:
-            labels = _map_labels(data, columns.label, generator)
+            labels = _map_labels(data, columns, generator)
             scan = _scan(data, columns.image, source, on_bad_image)
             judge, seen = load_judge(generator.run_folder), _find_seen(scan, source)
             learnt = seen.get("train", np.zeros(len(scan.rows), dtype=np.bool_))
@@ -160,7 +161,7 @@ def score(
                 split=name,
                 **summarize_scores(figures, scan, labels[scan.rows], generator.class_names, kept, marks),
             )
-            table = figures.table(data.features, columns.label, generator.class_names)
+            table = figures.table(data.features, columns, generator.class_names)
             _write(folder, ScoredRows(kept, table, features), features, found, scan, columns)
     return _read_scores(folder.folder)
 
@@ -175,10 +176,11 @@ def _pick_device() -> str:
 def _find_columns(data: Dataset, source: dict[str, Any], image: str | None, label: str | None) -> Columns:
     """Return the columns named, else those of the run where the dataset has them, else those found by type."""
     own = {kind: source[f"{kind}_column"] for kind in ("image", "label")}
-    return find_columns(
+    return choose_columns(
         data,
         image or (own["image"] if own["image"] in data.column_names else None),
         label or (own["label"] if own["label"] in data.column_names else None),
+        source.get("group_by"),
     )
 
 
@@ -201,9 +203,15 @@ def _find_marks(data: Dataset, given: dict[str, str | None]) -> dict[str, str]:
     return found
 
 
-def _map_labels(data: Dataset, column: str, generator: ConditionalGenerator) -> NDArray[np.int64]:
+def _name_columns(columns: Columns) -> dict[str, Any]:
+    """Return the columns as they are recorded."""
+    named: dict[str, Any] = {"image": columns.image, "label": columns.label}
+    return {**named, "groups": list(columns.groups)} if columns.groups else named
+
+
+def _map_labels(data: Dataset, columns: Columns, generator: ConditionalGenerator) -> NDArray[np.int64]:
     """Return the label of every row as the run counts its classes, -1 where there is none."""
-    labels = read_labels(data, column)
+    labels = read_classes(data, columns)
     lookup = np.full(len(labels.names) + 1, -1, dtype=np.int64)
     for index in np.unique(labels.index[labels.index >= 0]):
         name = labels.names[index]
