@@ -13,9 +13,9 @@ LEVELS = (
     "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
     "benchmarks.losses residual",
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
-    "retries shards streaming subsets generators.base generators.checkerboard generators.couplings generators.whitening "
-    "generators.adversary engine generators.ladder tracking cards.scorecard loops.clock loops.schedules loops.transforms "
-    "loops.likeness loops.assignment benchmarks.arms benchmarks.verdicts strong",
+    "retries shards streaming subsets generators.base generators.checkerboard generators.couplings "
+    "generators.whitening generators.adversary engine generators.ladder tracking cards.scorecard loops.clock "
+    "loops.schedules loops.transforms loops.likeness loops.assignment benchmarks.arms benchmarks.verdicts strong",
     "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
     "quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",

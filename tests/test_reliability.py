@@ -9,23 +9,28 @@ import os
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
 import traceback
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from test_generation import tree
 from toys import ToyGenerator, keep_bright_corners
 
-from synthaug import checkpoint, completion, fitting, training
+from synthaug import checkpoint, completion, engine, fitting, training
 from synthaug.balance import make_plan
 from synthaug.checkpoint import load_state, save_state
+from synthaug.engine import hold_vote
 from synthaug.errors import FailedError, RankError
 from synthaug.fitting import fit
 from synthaug.generation import generate
+from synthaug.generators import CVAE
 from synthaug.judge import fit_judge
 from synthaug.sources import open_dataset
 
@@ -177,6 +182,124 @@ def wait_until(condition, seconds=120):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+# ------------------------------------------------------------------------------------------ two ranks, forked
+
+
+def on_two_ranks(work):
+    """Run `work(rank)` in two forked children that find each other; return exit code and message of each."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ends = []
+    for rank in range(2):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os._exit(_end_of(work, rank, port, writing))
+        os.close(writing)
+        ends.append((child, reading))
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child, _ in ends]
+    texts = []
+    for _, reading in ends:
+        with open(reading) as pipe:  # noqa: PTH123
+            texts.append(pipe.read())
+    return codes, texts
+
+
+def _end_of(work, rank, port, writing):
+    signal.alarm(120)
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in names.items()})
+    AcceleratorState._reset_state(reset_partial_state=True)
+    try:
+        work(rank)
+        return 0
+    except BaseException as error:
+        os.write(writing, f"{type(error).__name__}: {error}".encode())
+        return getattr(error, "exit_code", 99)
+
+
+def states(folder):
+    return [path.name for path in sorted((folder / "state").glob("images-*"))]
+
+
+@pytest.mark.parametrize("signalled", [pytest.param(0, marks=pytest.mark.slow), 1])
+def test_a_signal_to_one_rank_stops_both_with_the_state_saved(signalled, digits, tmp_path):
+    def interrupted(rank):
+        calls = iter(range(1000))
+
+        def vote(*arguments):
+            if next(calls) == 5 and rank == signalled:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return hold_vote(*arguments)
+
+        training.hold_vote = vote
+        fit_small(digits, "cvae", tmp_path / "cut")
+
+    codes, texts = on_two_ranks(interrupted)
+    assert codes == [143, 143], texts
+    assert all("the same command goes on" in text for text in texts)
+    assert len(states(tmp_path / "cut")) == 2
+    for name in ("cut", "whole"):
+        assert on_two_ranks(lambda rank, name=name: fit_small(digits, "cvae", tmp_path / name))[0] == [0, 0]
+    assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_both_at_once(digits, tmp_path):
+    def poisoned(rank):
+        original = CVAE.loss
+
+        def loss(self, module, images, labels, rng):
+            terms = original(self, module, images, labels, rng)
+            factor = float("nan") if rank == 1 and rng.step == 4 else 1.0
+            return {**terms, "loss": terms["loss"] * factor}
+
+        CVAE.loss = loss
+        fit_small(digits, "cvae", tmp_path / "run")
+
+    codes, texts = on_two_ranks(poisoned)
+    assert codes == [1, 1] and texts[0] == texts[1]
+    assert "not finite on process 1 at 160 images" in texts[0]
+    assert states(tmp_path / "run") == ["images-000000000000064", "images-000000000000128"]
+
+
+@pytest.mark.slow
+def test_one_rank_without_memory_gives_advice_and_ends_the_other(digits, tmp_path):
+    def starved(rank):
+        original = CVAE.loss
+
+        def loss(self, module, images, labels, rng):
+            if rank == 1 and rng.step == 4:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+            return original(self, module, images, labels, rng)
+
+        CVAE.loss = loss
+        fit_small(digits, "cvae", tmp_path / "run")
+
+    codes, texts = on_two_ranks(starved)
+    assert codes == [1, 1], texts
+    assert "another process of this fit ended" in texts[0]
+    assert "out of memory on process 1" in texts[1] and "fit.accumulation=2" in texts[1]
+    assert states(tmp_path / "run") == ["images-000000000000064", "images-000000000000128"]
+
+
+@pytest.mark.slow
+def test_the_first_may_finish_longer_than_a_collective_waits(digits, tmp_path):
+    def slow_finish(rank):
+        original = fitting.finish_run
+        engine._TIMEOUT = timedelta(seconds=4)
+
+        def finish(*arguments):
+            time.sleep(8)
+            original(*arguments)
+
+        fitting.finish_run = finish
+        fit_small(digits, "cvae", tmp_path / "run")
+
+    assert on_two_ranks(slow_finish)[0] == [0, 0]
 
 
 def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypatch):

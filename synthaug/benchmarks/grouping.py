@@ -46,7 +46,7 @@ class Grouping:
     def count_synthetic(self) -> Integers:
         """Return (G,) how many rows of all sources each group has."""
         kinds = [kind for kind in self.index if kind.startswith(_SOURCE)]
-        return np.sum([self.count(kind) for kind in kinds], axis=0, dtype=np.int64)
+        return np.asarray(np.sum([self.count(kind) for kind in kinds], axis=0), np.int64)
 
     def facts(self) -> dict[str, Any]:
         """Return what a benchmark must be run again with, JSON-friendly."""
