@@ -124,8 +124,9 @@ def load_generator(
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config.pop("family")
-        config.pop("version", None)
-        cls = family or find_family(name)
+        cls, version = family or find_family(name), config.pop("version", None)
+        if version not in (None, cls.version):
+            raise ValueError(f"it is of {name} version {version}, and this synthaug has version {cls.version}")
         if len(config["class_names"]) > MAX_CLASSES:
             raise ValueError(f"{len(config['class_names'])} classes")
         with torch.device("meta"):  # a hostile config must not allocate before its size is known

@@ -14,10 +14,12 @@ from synthaug.checkpoint import find_family
 from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator, Preset
-from synthaug.groups import absent_groups
+from synthaug.groups import absent_groups, split_attributes
 from synthaug.recipe import Recipe, parse_recipe
 
 __all__ = ["FitPlan", "plan_fit", "resolve_recipe"]
+
+_FROM_DATA = ("class_names", "image_size", "channels", "attributes")
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,11 @@ class FitPlan:
         defaults = inspect.signature(self.family).parameters
         table = {}
         for name, value in constructor.items():
-            if name in ("class_names", "image_size", "channels"):
+            if name in _FROM_DATA:
                 continue
             origin = "the recipe" if name in given else "the data"
             table[name] = f"{value} ({'validation rows' if name not in self.constructor else origin})"
-        table |= {n: f"{p.default} (default)" for n, p in defaults.items() if n not in constructor}
+        table |= {n: f"{p.default} (default)" for n, p in defaults.items() if n not in (*constructor, *_FROM_DATA)}
         table["batch"] = f"{self.batch_size} images ({'the recipe' if self.recipe.fit.batch_size else 'the data'})"
         table["weight average"] = f"half-life {self.preset.ema_images:,} images (the data)"
         table["draws of classes"] = f"in proportion to count to the power {self.preset.class_power} (the data)"
@@ -110,17 +112,19 @@ def plan_fit(real: Dataset, family: str | type[ConditionalGenerator], recipe: Re
     codec = images.codec
     counts = [training.class_counts[name] for name in images.class_names]
     preset = cls.preset(counts, codec.image_size, codec.channels)
-    own = dict(recipe.generator.model_extra or {})
-    allowed = [p for p in inspect.signature(cls).parameters if p not in ("class_names", "image_size", "channels")]
+    own, parameters = dict(recipe.generator.model_extra or {}), inspect.signature(cls).parameters
+    allowed = [name for name in parameters if name not in _FROM_DATA]
     for key in own:
         if key not in allowed:
             hint = suggest(key, allowed)
             raise InputError(f"unknown key generator.{key}{hint}; {cls.family} has {', '.join(allowed)}")
-        _check_kind(key, own[key], inspect.signature(cls).parameters[key].default)
+        _check_kind(key, own[key], parameters[key].default)
+    attributes = split_attributes(images.class_names, images.columns)
     constructor = {
         "class_names": list(images.class_names),
         "image_size": codec.image_size,
         "channels": codec.channels,
+        **({"attributes": attributes} if attributes and "attributes" in parameters else {}),
         **preset.constructor,
         **own,
     }

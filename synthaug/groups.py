@@ -21,6 +21,7 @@ __all__ = [
     "class_values",
     "read_classes",
     "read_groups",
+    "split_attributes",
 ]
 
 SEPARATOR = " · "
@@ -131,6 +132,23 @@ def class_values(features: Features, columns: Columns, class_name: str) -> dict[
         return {columns.label: label_value(features, columns.label, class_name)}
     parts = zip(columns.groups, class_name.split(SEPARATOR), strict=True)
     return {name: label_value(features, name, value) for name, value in parts}
+
+
+def split_attributes(names: Sequence[str], columns: Columns) -> list[list[int]] | None:
+    """Return the numbers of the values that make each group, that of the label first; None for plain classes.
+
+    Example:
+        >>> split_attributes(["3 · red", "3 · blue", "5 · red"], Columns("image", "digit", ("digit", "colour")))
+        [[0, 0], [0, 1], [1, 0]]
+    """
+    if not columns.groups:
+        return None
+    order = sorted(range(len(columns.groups)), key=lambda position: columns.groups[position] != columns.label)
+    rows = [[name.split(SEPARATOR)[position] for position in order] for name in names]
+    numbers = [
+        {value: number for number, value in enumerate(dict.fromkeys(column))} for column in zip(*rows, strict=True)
+    ]
+    return [[number[value] for number, value in zip(numbers, row, strict=True)] for row in rows]
 
 
 def absent_groups(names: Sequence[str]) -> list[str]:

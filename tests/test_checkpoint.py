@@ -109,6 +109,8 @@ def test_hash_follows_the_weights(tmp_path):
         {"unknown": 1},
         {"width": 16},
         {"class_names": ["x"] * 200_000},
+        {"version": "1"},
+        {"attributes": [[0], [-1], [10**12]]},
     ],
 )
 def test_a_hostile_config_is_refused_with_one_line(tmp_path, change):

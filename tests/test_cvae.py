@@ -8,7 +8,8 @@ from torch.distributions import Normal, kl_divergence
 from synthaug.errors import InputError
 from synthaug.generators.cvae import CVAE
 from synthaug.generators.ladder import gaussian_kl
-from synthaug.generators.likelihoods import BIN_WIDTH, DiscretizedLogistic, OptimalGaussian
+from synthaug.generators.layers import ClassEmbedding
+from synthaug.generators.likelihoods import BIN_WIDTH, DiscretizedLogistic, OptimalGaussian, bound_mean
 from synthaug.generators.neighbourhood import CHOICES, draw_between, draw_transferred, store_latents
 
 
@@ -53,7 +54,7 @@ def test_optimal_sigma_loss_is_the_gaussian_likelihood_at_its_best_sigma():
     terms = generator.loss(generator.network, images, labels, Still(len(images)))
     (gradient,) = torch.autograd.grad(terms["loss"], generator.network.paint.weight)
     painted, _ = generator.network(images, labels, None)
-    expected = 0.5 * ((images - painted.tanh()) ** 2).mean().log() + 0.5 * (1 + math.log(2 * math.pi))
+    expected = 0.5 * ((images - painted.clamp(-1, 1)) ** 2).mean().log() + 0.5 * (1 + math.log(2 * math.pi))
     (expected_gradient,) = torch.autograd.grad(expected, generator.network.paint.weight)
     torch.testing.assert_close(terms["loss"], expected, rtol=1e-4, atol=1e-4)  # and the small latent decay
     torch.testing.assert_close(gradient, expected_gradient)
@@ -200,6 +201,65 @@ def test_neighbours_lie_between_images_of_their_own_class():
     assert (drawn[labels == 0].abs().max() < 20) and ((drawn[labels == 2] - 100).abs().max() < 20)
     nearest = torch.cdist(drawn, mu).min(1).values
     assert (nearest > 1e-3).all()  # nothing is a copy
+
+
+def test_kin_share_their_shapes_and_keep_their_places():
+    """A class of one image draws what its kin of many images have, moved to where it is itself."""
+    torch.manual_seed(0)
+    mu = torch.cat([torch.randn(40, 4), torch.randn(40, 4) + 50, torch.full((1, 4), 100.0)])
+    labels = torch.tensor([0] * 40 + [1] * 40 + [2])
+    stored = store_latents(mu, torch.zeros(81, 4), labels, 3, kin=[7, 3, 7])
+    assert stored["counts"].tolist() == [40, 40, 1]
+    wanted = torch.tensor([2, 0, 1] * 60)
+    draws = torch.randn(180, 2 * CHOICES), torch.randn(180, 4)
+    how = {"spread": 0.5, "expansion": 1.0, "temperature": 1.0}
+    drawn = draw_between(stored, *draws, wanted, **how, kin=True)
+    rare = drawn[wanted == 2]
+    assert (rare - 100).abs().max() < 20 and rare.std(0).min() > 0.3  # of one image alone: no spread at all
+    shifted = torch.cat([mu[:40] - stored["centres"][0] + 100, mu[80:]])
+    assert torch.cdist(rare, shifted).min(1).values.max() < 3
+    assert drawn[wanted == 0].abs().max() < 20 and (drawn[wanted == 1] - 50).abs().max() < 20
+    own = draw_between(stored, *draws, wanted, **how)
+    assert torch.equal(own[wanted == 1], drawn[wanted == 1])  # class 1 has no kin
+    assert (own[wanted == 2] == 100).all()
+
+
+def test_a_group_begins_as_the_sum_of_its_attributes():
+    embedding = ClassEmbedding(3, 8, [[0, 0], [0, 1], [1, 1]])
+    digit, colour = (part.weight for part in embedding.parts)
+    torch.testing.assert_close(
+        embedding(torch.tensor([2, 1])), torch.stack([digit[1] + colour[1], digit[0] + colour[1]])
+    )
+    plain = ClassEmbedding(3, 8)
+    assert set(plain.state_dict()) == {"weight"} and torch.equal(plain(torch.arange(3)), plain.weight)
+    with pytest.raises(InputError, match="attributes has 1 rows; give one for each of the 3 classes"):
+        toy_cvae(attributes=[[0, 0]])
+    grouped = toy_cvae(attributes=[[0, 0], [0, 1], [1, 0]])
+    assert "kin" in grouped.open_choices()["sampling"] and "kin" not in toy_cvae().open_choices()["sampling"]
+
+
+def test_dark_images_do_not_kill_the_decoder():
+    """Nine tenths black: behind a saturated tangent all gradients vanished, and with them the latents."""
+    torch.manual_seed(0)
+    images = torch.full((32, 3, 16, 16), -1.0)
+    places = torch.randint(2, 12, (32, 2)).tolist()
+    for image, (row, column) in zip(images, places, strict=True):
+        image[0, row : row + 3, column : column + 3] = 1.0
+    images, labels = images.requires_grad_(False), torch.zeros(32, dtype=torch.long)
+    generator = CVAE(class_names=["a"], image_size=16, channels=3, width=8, latent_dim=8)
+    with torch.no_grad():
+        generator.network.paint.bias.fill_(-6.0)  # as far out as fast first steps drive it
+    loss = generator.loss(generator.network, images, labels, rng_for(count=32))["loss"]
+    (gradient,) = torch.autograd.grad(loss, generator.network.paint.bias)
+    assert gradient[0] < -1e-3  # brighter red, wanted by the spots, is felt
+    assert generator.sample(labels).min() >= -1 and generator.sample(labels).max() <= 1
+
+
+def test_the_bound_lets_nothing_further_out():
+    values = torch.tensor([-3.0, -3.0, 0.5, 3.0, 3.0], requires_grad=True)
+    (bound_mean(values) * torch.tensor([1.0, -1.0, 1.0, 1.0, -1.0])).sum().backward()
+    assert bound_mean(values).tolist() == [-1.0, -1.0, 0.5, 1.0, 1.0]
+    assert values.grad.tolist() == [0.0, -1.0, 1.0, 1.0, 0.0]
 
 
 def test_of_several_draws_the_remotest_is_taken():

@@ -15,9 +15,10 @@ import synthaug
 from synthaug import completion
 from synthaug.checkpoint import load_generator, read_source
 from synthaug.cli import main
+from synthaug.columns import Columns
 from synthaug.data import count_classes, load_images
 from synthaug.errors import InputError
-from synthaug.groups import MAX_VALUES, absent_groups, read_groups
+from synthaug.groups import MAX_VALUES, absent_groups, read_groups, split_attributes
 from synthaug.inspection import inspect_dataset
 from synthaug.journey import generate_dataset
 from synthaug.judge import fit_judge
@@ -132,6 +133,14 @@ def test_the_run_remembers_columns_and_values(run):
     assert source["group_by"] == ["label", "colour"]
     assert source["groups"]["two · red"] == {"label": 2, "colour": "red"}
     assert list(source["class_counts"]) == list(source["groups"])
+    assert load_generator(run).attributes == [[0, 0], [0, 1], [1, 0], [2, 0], [2, 1]]
+
+
+def test_attributes_begin_with_the_label_wherever_it_stands():
+    columns = Columns("image", "digit", ("colour", "digit"))
+    names = ["red · 3", "red · 5", "blue · 3"]
+    assert split_attributes(names, columns) == [[0, 0], [1, 0], [0, 1]]
+    assert split_attributes(["a", "b"], Columns("image", "label")) is None
 
 
 def test_generated_rows_carry_the_values_and_the_result_is_balanced(run, tmp_path):

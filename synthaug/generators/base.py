@@ -79,6 +79,8 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
         class_names: Names of the classes; label i means class_names[i].
         image_size: Height and width of the images emitted, 8 to 64.
         channels: 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGBA).
+        attributes: (K, A) numbers of the values that make each class where classes are joint groups, that of the
+            label first; None where a class is just a class.
     """
 
     family: ClassVar[str]
@@ -89,7 +91,14 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
     default_temperature: ClassVar[float] = 1.0
     """Temperature that `generate` uses when none is given."""
 
-    def __init__(self, *, class_names: Sequence[str], image_size: int, channels: int) -> None:
+    def __init__(
+        self,
+        *,
+        class_names: Sequence[str],
+        image_size: int,
+        channels: int,
+        attributes: Sequence[Sequence[int]] | None = None,
+    ) -> None:
         super().__init__()
         if not 8 <= image_size <= 64:
             raise InputError(f"image_size is {image_size}; allowed are 8 to 64: choose --image-size in that range")
@@ -97,7 +106,12 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
             raise InputError(f"channels is {channels}; allowed are 1, 2, 3 and 4")
         if len(class_names) < 1:
             raise InputError("class_names is empty; name at least one class")
+        if attributes is not None and len(attributes) != len(class_names):
+            raise InputError(
+                f"attributes has {len(attributes)} rows; give one for each of the {len(class_names)} classes"
+            )
         self.class_names = list(class_names)
+        self.attributes = None if attributes is None else [list(values) for values in attributes]
         self.image_size, self.channels = image_size, channels
         self.latents: dict[str, Tensor] = {}
         """What `memorize` took from the training images; kept in a file of its own, apart from the weights."""

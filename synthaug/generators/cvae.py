@@ -23,6 +23,8 @@ __all__ = ["CVAE"]
 
 LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": OptimalGaussian, "logistic": DiscretizedLogistic}
 SAMPLINGS = ("neighbours", "prior", "transfer")
+_KIN = "kin"
+"""A way of sampling more, where classes are joint groups."""
 _GAMMA, _PENALTY_EVERY = 1.0, 8
 _LATENT_DECAY = 1e-3
 """Weight of the squared latents of a deterministic autoencoder, which nothing else keeps near zero."""
@@ -70,9 +72,10 @@ class CVAE(ConditionalGenerator):
         translation: Their largest shift as a fraction of the side. The network is told what was done to an
             image, and samples are drawn with "nothing", so that augmentation does not leak into them.
         sampling: "neighbours" draws the top latents between two training images of the class, "transfer"
-            takes those of an image of another class, "prior" draws them from the prior; "auto" is what a fit
-            finds best on validation rows, and until then "neighbours". Without stored latents the prior is
-            used.
+            takes those of an image of another class, "prior" draws them from the prior, and "kin", where
+            classes are joint groups, draws between images of all groups with the same label. "auto" is what a
+            fit finds best on validation rows, and until then "kin" or, without groups, "neighbours". Without
+            stored latents the prior is used.
         spread: In "neighbours", how far the draw may go from the first image towards the second, as an
             angle in units of a right angle, in (0, 1]; at 0.5 both count alike.
         tries: In "neighbours", so many draws are made for a sample, and the one farthest from every training
@@ -99,6 +102,7 @@ class CVAE(ConditionalGenerator):
     """
 
     family = "cvae"
+    version = "2"
 
     def __init__(
         self,
@@ -124,9 +128,10 @@ class CVAE(ConditionalGenerator):
         expansion: float = 1.0,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
+        attributes: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        super().__init__(class_names=class_names, image_size=image_size, channels=channels)
-        _check_word("sampling", sampling, ("auto", *SAMPLINGS))
+        super().__init__(class_names=class_names, image_size=image_size, channels=channels, attributes=attributes)
+        _check_word("sampling", sampling, ("auto", *self._samplings()))
         _check_word("likelihood", likelihood, LIKELIHOODS)
         counts = {"width": (width, 1), "latent_dim": (latent_dim, 1), "depth": (depth, 0), "tries": (tries, 1)}
         weights = {"beta": (beta, 0), "free_bits": (free_bits, 0), "adversarial": (adversarial, 0)}
@@ -152,6 +157,7 @@ class CVAE(ConditionalGenerator):
             spatial_latents=spatial_latents,
             depth=depth,
             condition_size=DRAWS if any((color, affine, translation)) else 0,
+            attributes=attributes,
         )
         self.critic: Discriminator | None = None
         if adversarial:
@@ -310,11 +316,15 @@ class CVAE(ConditionalGenerator):
             means.append(mu)
             sigmas.append((0.5 * logvar).exp() if self.beta else torch.zeros_like(mu))
             seen.append(labels)
-        self.latents = store_latents(torch.cat(means), torch.cat(sigmas), torch.cat(seen), self.num_classes)
+        kin = [values[0] for values in self.attributes] if self.attributes else None
+        self.latents = store_latents(torch.cat(means), torch.cat(sigmas), torch.cat(seen), self.num_classes, kin)
 
     def open_choices(self) -> dict[str, tuple[Any, ...]]:
         """Return the ways of sampling, where the user left the choice to the fit."""
-        return {"sampling": SAMPLINGS} if self.sampling == "auto" else {}
+        return {"sampling": self._samplings()} if self.sampling == "auto" else {}
+
+    def _samplings(self) -> tuple[str, ...]:
+        return (_KIN, *SAMPLINGS) if self.attributes else SAMPLINGS
 
     def decode_noise(self, noise: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """Draw the top group as `sampling` says, the others from their priors."""
@@ -327,7 +337,7 @@ class CVAE(ConditionalGenerator):
                 top = draw_transferred(stored, choices, parts[0], labels, temperature=temperature)
             else:
                 how = {"spread": self.spread, "expansion": self.expansion, "temperature": temperature}
-                top = draw_between(stored, choices, parts[0], labels, **how)
+                top = draw_between(stored, choices, parts[0], labels, **how, kin=self.sampling in (_KIN, "auto"))
         painted, _ = self.network(None, labels, parts, temperature, top)
         return self.likelihood.mean(painted)
 

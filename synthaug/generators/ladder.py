@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthaug.generators.layers import Canvas, ResidualBlock
+from synthaug.generators.layers import Canvas, ClassEmbedding, ResidualBlock
 
 __all__ = ["LadderNetwork", "gaussian_kl"]
 
@@ -68,6 +68,7 @@ class LadderNetwork(nn.Module):
         spatial_latents: Channels of each spatial group; 0 leaves only the top group.
         depth: Residual blocks per level, in the encoder and in the decoder.
         condition_size: Length of a further condition besides the label; 0 for none.
+        attributes: (K, A) attributes of each class, see `ClassEmbedding`.
 
     References:
         Sonderby et al.: Ladder variational autoencoders (2016), eq. 8 (top-down inference).
@@ -86,12 +87,13 @@ class LadderNetwork(nn.Module):
         spatial_latents: int,
         depth: int,
         condition_size: int = 0,
+        attributes: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         context = 2 * width
         widths = [width * min(2**level, 4) for level in range(canvas.levels)]  # fine to coarse
         self.canvas, self.latent_dim, self.spatial_latents = canvas, latent_dim, spatial_latents
-        self.embedding = nn.Embedding(num_classes, context)
+        self.embedding = ClassEmbedding(num_classes, context, attributes)
         self.condition = nn.Linear(condition_size, context, bias=False) if condition_size else None
 
         self.stem = nn.Conv2d(channels, widths[0], 4, stride=2, padding=1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["Canvas", "FiLM", "ResidualBlock"]
+__all__ = ["Canvas", "ClassEmbedding", "FiLM", "ResidualBlock"]
 
 
 class Canvas:
@@ -43,6 +44,40 @@ class Canvas:
         """Undo `pad`."""
         before, size = (self.size - self.image_size) // 2, self.image_size
         return images[..., before : before + size, before : before + size]
+
+
+class ClassEmbedding(nn.Embedding):
+    """Embedding of labels; of joint groups, the sum of what their attributes say and of what is the group's own.
+
+    Args:
+        num_classes: K.
+        features: Width of the embedding.
+        attributes: (K, A) values of A attributes for each class. The group's own part then starts at zero: a group
+            of few images begins as the sum of attributes that many images share, a red 3 as "3" and "red".
+
+    Example:
+        >>> embedding = ClassEmbedding(4, 8, [[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> embedding(torch.tensor([3, 0])).shape
+        torch.Size([2, 8])
+    """
+
+    def __init__(self, num_classes: int, features: int, attributes: Sequence[Sequence[int]] | None = None) -> None:
+        super().__init__(num_classes, features)
+        values = torch.tensor(attributes or [[]] * num_classes, dtype=torch.int64).reshape(num_classes, -1)
+        self.register_buffer("values", values, persistent=False)
+        self.values: Tensor
+        self.parts = nn.ModuleList(
+            nn.Embedding(max(column) + 1, features) for column in zip(*(attributes or ()), strict=True)
+        )
+        if attributes:
+            nn.init.zeros_(self.weight)
+
+    def forward(self, labels: Tensor) -> Tensor:
+        """Return (N, features) for labels (N,)."""
+        embedded = super().forward(labels)
+        for part, column in zip(self.parts, self.values.T, strict=True):
+            embedded = embedded + part(column[labels])
+        return embedded
 
 
 class FiLM(nn.Module):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["BIN_WIDTH", "DiscretizedLogistic", "Likelihood", "OptimalGaussian"]
+__all__ = ["BIN_WIDTH", "DiscretizedLogistic", "Likelihood", "OptimalGaussian", "bound_mean"]
 
 BIN_WIDTH = 2 / 255
 """Distance of two neighbouring 8-bit values in [-1, 1]."""
@@ -31,6 +31,30 @@ class Likelihood(Protocol):
         """Return log p (N,) in nats, of density on [-1, 1]."""
 
 
+class _Bound(torch.autograd.Function):
+    """Clamp to [-1, 1]; the gradient passes where it leads back inside.
+
+    A hyperbolic tangent has no gradient left once it is saturated: on dark images, where the first steps drive every
+    pixel to black, the decoder stays there and the latents stay empty.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        ctx.save_for_backward(values)
+        return values.clamp(-1.0, 1.0)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (values,), (gradient,) = ctx.saved_tensors, gradients
+        outwards = ((values < -1) & (gradient > 0)) | ((values > 1) & (gradient < 0))
+        return gradient.masked_fill(outwards, 0.0)
+
+
+def bound_mean(painted: Tensor) -> Tensor:
+    """Return values (...) within [-1, 1], with a gradient that never dies."""
+    return torch.as_tensor(_Bound.apply(painted))
+
+
 class OptimalGaussian:
     r"""Gaussian around the painted mean whose one variance is always the best one.
 
@@ -45,7 +69,7 @@ class OptimalGaussian:
 
     def mean(self, painted: Tensor) -> Tensor:
         """Return the mean images (N, C, H, W)."""
-        return torch.tanh(painted)
+        return bound_mean(painted)
 
     def loss(self, images: Tensor, painted: Tensor, log_sigma: Tensor, overall: Tensor) -> Tensor:
         """Return the loss; its gradient goes through the ratio of the local error to the overall one.
@@ -82,7 +106,7 @@ class DiscretizedLogistic:
 
     def mean(self, painted: Tensor) -> Tensor:
         """Return the mean images (N, C, H, W) of (N, 2C, H, W)."""
-        return torch.tanh(painted.chunk(2, dim=1)[0])
+        return bound_mean(painted.chunk(2, dim=1)[0])
 
     def loss(self, images: Tensor, painted: Tensor, log_sigma: Tensor, overall: Tensor) -> Tensor:
         """Return the loss in nats per dimension, as density on [-1, 1]; `log_sigma` and `overall` are unused."""
@@ -95,7 +119,7 @@ class DiscretizedLogistic:
     def _log_mass(self, images: Tensor, painted: Tensor) -> Tensor:
         """Return log P of each value (N, C, H, W)."""
         raw_mean, raw_scale = painted.float().chunk(2, dim=1)
-        centred, log_scale = images - torch.tanh(raw_mean), (raw_scale - 2.0).clamp(-7.0, 3.0)
+        centred, log_scale = images - bound_mean(raw_mean), (raw_scale - 2.0).clamp(-7.0, 3.0)
         upper = (centred + BIN_WIDTH / 2) * (-log_scale).exp()
         lower = (centred - BIN_WIDTH / 2) * (-log_scale).exp()
         # log(sigmoid(a) - sigmoid(b)) = log sigmoid(a) + log sigmoid(-b) + log(1 - exp(b - a)), stable everywhere

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ MOST_COMPARED = 16_384
 """Images of a class, evenly taken, with which draws are compared at most."""
 
 
-def store_latents(mu: Tensor, sigma: Tensor, labels: Tensor, num_classes: int) -> dict[str, Tensor]:
+def store_latents(
+    mu: Tensor, sigma: Tensor, labels: Tensor, num_classes: int, kin: Sequence[int] | None = None
+) -> dict[str, Tensor]:
     """Return latents sorted by class, as the draws below want them.
 
     Args:
@@ -26,19 +29,49 @@ def store_latents(mu: Tensor, sigma: Tensor, labels: Tensor, num_classes: int) -
         sigma: (N, D) their standard deviations.
         labels: (N,) int64.
         num_classes: K.
+        kin: (K,) numbers, equal for classes whose images differ in nothing but an attribute; None for no kin.
 
     Returns:
-        "mu" and "sigma" (N, D) sorted by class, "counts" (K,) and "centres" (K, D), zero for an empty class.
+        "mu" and "sigma" (N, D) sorted by kin and class, "counts" (K,), "centres" (K, D), zero for an empty class,
+        and with `kin` "kin" (K,) int64.
     """
-    order = labels.argsort(stable=True)
+    relations = torch.arange(num_classes, device=mu.device) if kin is None else torch.tensor(kin, device=mu.device)
+    order = (relations[labels] * num_classes + labels).argsort(stable=True)
     counts = torch.bincount(labels, minlength=num_classes)
     sums = torch.zeros(num_classes, mu.shape[1], device=mu.device).index_add(0, labels, mu)
-    return {
-        "mu": mu[order],
-        "sigma": sigma[order],
-        "counts": counts,
-        "centres": sums / counts.clamp_min(1)[:, None],
-    }
+    stored = {"mu": mu[order], "sigma": sigma[order], "counts": counts}
+    stored["centres"] = sums / counts.clamp_min(1)[:, None]
+    return stored if kin is None else {**stored, "kin": relations}
+
+
+@dataclass(frozen=True)
+class _Pools:
+    """Where the images from which a class may draw stand in what is stored: its own, or those of its kin.
+
+    Args:
+        starts: (K,) first row of each class's pool.
+        counts: (K,) rows of it.
+        origins: (N,) class of every row.
+    """
+
+    starts: Tensor
+    counts: Tensor
+    origins: Tensor
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Tensor], *, kin: bool) -> _Pools:
+        counts = stored["counts"]
+        classes = torch.arange(len(counts), device=counts.device)
+        relations = stored.get("kin", classes)
+        order = relations.argsort(stable=True)
+        starts = torch.empty_like(counts)
+        starts[order] = counts[order].cumsum(0) - counts[order]
+        origins = order.repeat_interleave(counts[order])
+        if not kin:
+            return cls(starts, counts, origins)
+        related = relations[:, None] == relations
+        first = torch.where(related, starts, len(origins)).min(dim=1).values
+        return cls(first, (related * counts).sum(1), origins)
 
 
 def draw_between(
@@ -50,6 +83,7 @@ def draw_between(
     spread: float,
     expansion: float,
     temperature: float,
+    kin: bool = False,
 ) -> Tensor:
     r"""Draw between two training images i, j of the class, keeping or widening the spread of the class.
 
@@ -72,6 +106,8 @@ def draw_between(
         spread: How far towards the second image, as an angle in units of a right angle.
         expansion: a.
         temperature: T.
+        kin: Draw from the images of all kin of the class, each moved by the difference of the classes' centres:
+            a red 3 takes the shapes of green ones. Without kin it changes nothing.
 
     Returns:
         (N, D) latents.
@@ -82,36 +118,44 @@ def draw_between(
         Lampis, Lomurno, Matteucci: Bridging the gap: enhancing the utility of synthetic data via post-processing
         techniques (2023), on drawing wider than the training distribution ("expansion trick").
     """
-    mu, counts = stored["mu"], stored["counts"]
-    tries = choices.shape[1] // CHOICES
+    pools, tries = _Pools.of(stored, kin=kin), choices.shape[1] // CHOICES
     wanted = labels.repeat_interleave(tries)
-    starts = counts.cumsum(0) - counts
     uniform = _uniform(choices.reshape(-1, CHOICES))
-    rows = starts[wanted, None] + (uniform[:, :-1] * counts[wanted, None]).long()
-    first, candidates = rows[:, 0], rows[:, 1:]
-    distances = (mu[first, None] - mu[candidates]).square().sum(2)
-    distances = distances.masked_fill(candidates == first[:, None], torch.inf)
-    second = candidates.gather(1, distances.argmin(1, keepdim=True))[:, 0]
-    theta = ((0.7 + 0.3 * uniform[:, -1:]) * spread * (math.pi / 2)).to(mu.dtype)
+    rows = pools.starts[wanted, None] + (uniform[:, :-1] * pools.counts[wanted, None]).long()
+    moved = _move(stored, pools, rows, wanted)  # (N R, CHOICES - 1, D)
+    first, candidates = moved[:, 0], moved[:, 1:]
+    distances = (first[:, None] - candidates).square().sum(2)
+    distances = distances.masked_fill(rows[:, 1:] == rows[:, :1], torch.inf)
+    second = candidates[torch.arange(len(wanted), device=rows.device), distances.argmin(1)]
+    theta = ((0.7 + 0.3 * uniform[:, -1:]) * spread * (math.pi / 2)).to(moved.dtype)
     centre = stored["centres"][wanted]
-    away = theta.cos() * (mu[first] - centre) + theta.sin() * (mu[second] - centre)
-    spreads = stored["sigma"][first] * noise.repeat_interleave(tries, dim=0)
+    away = theta.cos() * (first - centre) + theta.sin() * (second - centre)
+    spreads = stored["sigma"][rows[:, 0]] * noise.repeat_interleave(tries, dim=0)
     drawn = (centre + expansion * away + temperature * spreads).view(len(labels), tries, -1)
     if tries == 1:
         return drawn[:, 0]
-    remotest = _nearest(stored, drawn, labels).argmax(1)
+    remotest = _nearest(stored, pools, drawn, labels).argmax(1)
     return drawn[torch.arange(len(labels), device=drawn.device), remotest]
 
 
-def _nearest(stored: Mapping[str, Tensor], drawn: Tensor, labels: Tensor) -> Tensor:
-    """Return the distance (N, R) of draws (N, R, D) to the nearest stored latents of their class."""
-    starts = (stored["counts"].cumsum(0) - stored["counts"]).tolist()
+def _move(stored: Mapping[str, Tensor], pools: _Pools, rows: Tensor, labels: Tensor) -> Tensor:
+    """Return the stored latents `rows` (N, R) as those of the classes `labels` (N,): (N, R, D)."""
+    origins = pools.origins[rows]
+    moved = stored["mu"][rows]
+    if bool((origins == labels[:, None]).all()):
+        return moved
+    return moved + (stored["centres"][labels, None] - stored["centres"][origins])
+
+
+def _nearest(stored: Mapping[str, Tensor], pools: _Pools, drawn: Tensor, labels: Tensor) -> Tensor:
+    """Return the distance (N, R) of draws (N, R, D) to the nearest stored latents from which their class draws."""
     distances = drawn.new_empty(drawn.shape[:2])
     for label in torch.unique(labels).tolist():
-        own = stored["mu"][starts[label] : starts[label] + int(stored["counts"][label])]
-        own = own[:: -(-len(own) // MOST_COMPARED)]
-        rows = labels == label
-        distances[rows] = torch.cdist(drawn[rows], own[None]).min(dim=2).values
+        start, count = int(pools.starts[label]), int(pools.counts[label])
+        rows = torch.arange(start, start + count, -(-count // MOST_COMPARED), device=drawn.device)
+        own = _move(stored, pools, rows[None], labels.new_tensor([label]))
+        chosen = labels == label
+        distances[chosen] = torch.cdist(drawn[chosen], own).min(dim=2).values
     return distances
 
 
@@ -135,14 +179,13 @@ def draw_transferred(
     Returns:
         (N, D) latents.
     """
-    mu, counts = stored["mu"], stored["counts"]
-    starts, own = (counts.cumsum(0) - counts)[labels], counts[labels]
+    mu, pools = stored["mu"], _Pools.of(stored, kin=False)
+    starts, own = pools.starts[labels], pools.counts[labels]
     others = len(mu) - own
     own = torch.where(others > 0, own, 0)
     index = (_uniform(choices)[:, 0] * (len(mu) - own)).long()
     row = index + torch.where(index >= starts, own, 0)
-    origin = torch.repeat_interleave(torch.arange(len(counts), device=mu.device), counts)[row]
-    moved = stored["centres"][labels] + mu[row] - stored["centres"][origin]
+    moved = stored["centres"][labels] + mu[row] - stored["centres"][pools.origins[row]]
     return torch.as_tensor(moved + temperature * stored["sigma"][row] * noise)
 
 
