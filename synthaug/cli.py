@@ -312,6 +312,7 @@ def recommend(
     images: Annotated[str | None, typer.Option(help="images that each fit sees, instead of a duration")] = None,
     image_column: ImageColumn = None,
     label_column: LabelColumn = None,
+    group_by: GroupBy = None,
     limit_per_class: LimitPerClass = None,
     on_bad_image: OnBadImage = None,
     seeds: Annotated[int, typer.Option(min=2, help="paired seeds of each stage")] = 5,
@@ -327,8 +328,9 @@ def recommend(
     names = {} if families is None else {"families": families.split(",")}
     advice = recommend_dataset(
         dataset, output, split=split or "train", budget=budget, images=images, image_column=image_column,
-        label_column=label_column, limit_per_class=limit_per_class, on_bad_image=on_bad_image or "error", seeds=seeds,
-        steps=steps, classifier=classifier, seed=seed, num_processes=num_processes, fresh=fresh, **names,
+        label_column=label_column, group_by=_split_names(group_by), limit_per_class=limit_per_class,
+        on_bad_image=on_bad_image or "error", seeds=seeds, steps=steps, classifier=classifier, seed=seed,
+        num_processes=num_processes, fresh=fresh, **names,
     )  # fmt: skip
     print(advice.table, file=sys.stderr)
     print(advice.sentence)

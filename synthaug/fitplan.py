@@ -14,7 +14,7 @@ from synthaug.checkpoint import find_family
 from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator, Preset
-from synthaug.groups import absent_groups, split_attributes
+from synthaug.groups import describe_absent, split_attributes
 from synthaug.recipe import Recipe, parse_recipe
 
 __all__ = ["FitPlan", "plan_fit", "resolve_recipe"]
@@ -49,11 +49,10 @@ class FitPlan:
     def _describe_groups(self) -> str:
         if not self.images.columns.groups:
             return ""
-        absent = absent_groups(self.images.class_names)
-        listed = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
-        return (
-            f"\nclasses are the groups of {', '.join(self.images.columns.groups)}: {len(self.images.class_names)} occur"
-            + (f"; {len(absent)} do not and take no part ({listed})" if absent else "")
+        names = self.images.class_names
+        absent = describe_absent(names)
+        return f"\nclasses are the groups of {', '.join(self.images.columns.groups)}: {len(names)} occur" + (
+            f"; {absent}" if absent else ""
         )
 
     def preset_table(self, constructor: Mapping[str, Any]) -> dict[str, str]:

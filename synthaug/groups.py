@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ __all__ = [
     "check_group_by",
     "choose_columns",
     "class_values",
+    "count_absent",
+    "describe_absent",
     "read_classes",
     "read_groups",
     "split_attributes",
@@ -151,15 +154,50 @@ def split_attributes(names: Sequence[str], columns: Columns) -> list[list[int]] 
     return [[number[value] for number, value in zip(numbers, row, strict=True)] for row in rows]
 
 
-def absent_groups(names: Sequence[str]) -> list[str]:
+def absent_groups(names: Sequence[str], most: int | None = None) -> list[str]:
     """Return the groups that the values of the groups `names` could make and that are not among them.
+
+    Args:
+        names: The groups that occur.
+        most: Return only the first so many; a few columns of many values make millions.
 
     Example:
         >>> absent_groups(["3 · red", "3 · blue", "5 · red"])
         ['5 · blue']
     """
-    rows = [name.split(SEPARATOR) for name in names]
-    values = [list(dict.fromkeys(row[position] for row in rows)) for position in range(len(rows[0]) if rows else 0)]
     present = set(names)
-    everything = (SEPARATOR.join(parts) for parts in itertools.product(*values)) if rows else ()
-    return [name for name in everything if name not in present]
+    everything = (SEPARATOR.join(parts) for parts in itertools.product(*_values_of(names))) if present else ()
+    return list(itertools.islice((name for name in everything if name not in present), most))
+
+
+def count_absent(names: Sequence[str]) -> int:
+    """Return how many groups `absent_groups` has, without making them.
+
+    Example:
+        >>> count_absent(["3 · red", "3 · blue", "5 · red"])
+        1
+    """
+    return math.prod(map(len, _values_of(names))) - len(set(names)) if names else 0
+
+
+def describe_absent(names: Sequence[str], shown: int = 5) -> str:
+    """Return a few words on the groups that do not occur; empty where all of them do.
+
+    Example:
+        >>> describe_absent(["3 · red", "3 · blue", "5 · red"])
+        "1 group is absent and none is generated for it: '5 · blue'"
+    """
+    number = count_absent(names)
+    if not number:
+        return ""
+    listed = ", ".join(map(repr, absent_groups(names, shown))) + (", ..." if number > shown else "")
+    return (
+        f"1 group is absent and none is generated for it: {listed}"
+        if number == 1
+        else f"{number:,} groups are absent and none is generated for them: {listed}"
+    )
+
+
+def _values_of(names: Sequence[str]) -> list[list[str]]:
+    """Return the values in each place of the names of groups, in the order in which they come."""
+    return [list(dict.fromkeys(values)) for values in zip(*(name.split(SEPARATOR) for name in names), strict=True)]

@@ -15,7 +15,7 @@ from synthaug.balance import BalancePlan, make_plan
 from synthaug.codec import Codec, check_image_size
 from synthaug.columns import Columns, real_rows
 from synthaug.errors import InputError
-from synthaug.groups import absent_groups, choose_columns, read_classes
+from synthaug.groups import choose_columns, describe_absent, read_classes
 from synthaug.scan import CorruptRow, Scan, scan_images
 from synthaug.sources import open_splits, pick_split
 from synthaug.subsets import check_limit, choose_limited, choose_validation
@@ -122,11 +122,9 @@ class Inspection:
         lines += [("others", ", ".join(others))] if others else []
         if not self.columns.groups:
             return lines
-        absent = absent_groups(list(self.class_counts))
-        listed = ", ".join(map(repr, absent[:_SHOWN])) + (", ..." if len(absent) > _SHOWN else "")
         lines.append(("groups", f"of {', '.join(map(repr, self.columns.groups))}, which are the classes below"))
-        if absent:
-            lines.append(("  absent", f"{len(absent):,} groups have no row and take no part: {listed}"))
+        if absent := describe_absent(list(self.class_counts), _SHOWN):
+            lines.append(("  absent", absent))
         return lines
 
     def _describe_fit(self) -> list[tuple[str, str]]:

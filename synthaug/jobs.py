@@ -24,7 +24,7 @@ from synthaug.export import pick_rows
 from synthaug.filtering import AllOf, Density, Filter, combine_filters, default_filter, likelihood_filter
 from synthaug.folder import RowStream
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.groups import choose_columns
+from synthaug.groups import choose_columns, describe_absent
 from synthaug.mixing import output_features
 from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
 from synthaug.sampling import Origin, SyntheticRows
@@ -75,7 +75,7 @@ class GenerationJob:
             resolved = combine_filters(resolved, _resolve_judge(generator, judge))
         real_features = _real_features(generator, source, mix_with)
         columns = _find_columns(source, mix_with)
-        notices = list(plan.notices)
+        notices = [*plan.notices, *_describe_groups(columns, plan)]
         real = None if mix_with is None else _usable(mix_with, columns.image, on_bad_image, notices)
         return cls(
             generator=generator,
@@ -279,6 +279,15 @@ def _find_columns(source: Mapping[str, Any], real: Dataset | None) -> Columns:
         return Columns(image or "image", label or "label", tuple(groups or ()))
     image, label = (name if name in real.features else None for name in (image, label))
     return choose_columns(real, image, label, groups)
+
+
+def _describe_groups(columns: Columns, plan: BalancePlan) -> list[str]:
+    """Return which columns make the classes, and which of their groups nothing is generated for."""
+    if not columns.groups:
+        return []
+    present = [name for name, number in plan.total.items() if number]
+    absent = describe_absent(present)
+    return [f"the classes are the groups of {', '.join(columns.groups)}{'; ' + absent if absent else ''}"]
 
 
 def _usable(real: Dataset, image_column: str, on_bad_image: str, notices: list[str]) -> Dataset:

@@ -93,7 +93,7 @@ def generate_dataset(
     """
     folder = resolve_run(run)
     generator, source = load_generator(folder), read_source(folder)
-    if group_by is not None and list(group_by) != source.get("group_by"):
+    if group_by is not None and set(group_by) != set(source.get("group_by") or ()):
         fitted = ",".join(source.get("group_by") or [source["label_column"]])
         raise InputError(
             f"group_by is {','.join(group_by)}, but the run was fitted by {fitted}; leave it out or fit another run"
@@ -166,7 +166,8 @@ def recommend_dataset(dataset: str, output: Path, *, split: str = "train", **opt
         **options: Arguments of `recommend`.
     """
     advice = recommend(open_dataset(dataset, split), output=output, **options)
-    recipe = {"dataset": {"path": dataset, "split": split}, "generator": {"family": "cvae"}, **advice.recipe}
+    rows = {"path": dataset, "split": split, "group_by": options.get("group_by")}
+    recipe = {"dataset": rows, "generator": {"family": "cvae"}, **advice.recipe}
     write_file(output / "recipe.yaml", dump_recipe(parse_recipe(recipe, origin="recommend")))
     return advice
 

@@ -64,6 +64,7 @@ def recommend(
     classifier: str = "small",
     image_column: str | None = None,
     label_column: str | None = None,
+    group_by: Sequence[str] | None = None,
     image_size: int | None = None,
     limit_per_class: int | None = None,
     on_bad_image: str = "error",
@@ -92,6 +93,8 @@ def recommend(
         classifier: "small" or "resnet".
         image_column: Found by feature type when None.
         label_column: Found by feature type when None.
+        group_by: Columns, the label among them: generators are fitted, rows sampled and validation rows weighted by
+            their joint groups. The classifier predicts the label.
         image_size: Side of the images; the data's own when None.
         limit_per_class: Real rows taken of each class.
         on_bad_image: "error" or "skip".
@@ -112,7 +115,8 @@ def recommend(
     length = _split_budget(budget, images, len(families))
     data: dict[str, Any] = {
         "image_column": image_column, "label_column": label_column, "image_size": image_size,
-        "limit_per_class": limit_per_class, "on_bad_image": on_bad_image,
+        "group_by": None if group_by is None else list(group_by), "limit_per_class": limit_per_class,
+        "on_bad_image": on_bad_image,
     }  # fmt: skip
     arguments = {
         "version": synthaug.__version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
@@ -223,7 +227,7 @@ def _load_rows(real: Dataset, drawn: Mapping[_Candidate, Dataset], data: Mapping
 
 def _advise(contest: Contest, candidates: Sequence[_Candidate], setting: Setting, folder: Path) -> Advice:
     """Run the trainings and draw the conclusion."""
-    counts = list(contest.train.class_counts.values())
+    counts = contest.stratum_counts
     plain = [arm for arm in map(parse_arm, default_arms(counts)) if arm.side == "classical"]
     mixed = [parse_arm(f"best+{candidate.name}", setting.sources) for candidate in candidates]
     data = collect_material(contest, [*plain, *mixed])
@@ -246,7 +250,9 @@ def _advise(contest: Contest, candidates: Sequence[_Candidate], setting: Setting
         evidence, share = None, tried[place]["share"]
         if share:
             finals = campaign.run_seeds([best, opponent], "confirming", first=setting.seeds)
-            evidence = weigh_evidence(finals[0], finals[1], contest.validation.labels)
+            evidence = weigh_evidence(
+                finals[0], finals[1], contest.validation.labels, strata=contest.strata("validation")
+            )
     chosen = candidates[place] if evidence is not None and evidence.convinces else None
     return Advice(
         recommended=None if chosen is None else chosen.name,
@@ -305,6 +311,9 @@ def _write_recipe(chosen: _Candidate | None, share: float, contest: Contest, opp
 
 
 def _whole_counts(contest: Contest) -> dict[str, int]:
+    if contest.groups is not None:
+        held_out = contest.groups.count("train") + contest.groups.count("validation")
+        return dict(zip(contest.groups.names, held_out.tolist(), strict=True))
     held = contest.validation.class_counts
     return {name: rows + held[name] for name, rows in contest.train.class_counts.items()}
 

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from datasets import Value
 from test_groups import make_rows
 
 from synthaug.benchmarks.arms import parse_arm
@@ -115,3 +116,10 @@ def test_a_benchmark_reports_the_groups(tmp_path):
         assert "Worst group" in text
         assert "one · red" in text
     assert [entry["name"] for entry in report.classes] == ["zero", "one", "two"]
+
+
+def test_rows_of_a_run_that_knows_no_groups_are_refused_in_one_line():
+    made = make_rows({("zero", "blue"): 4})
+    made = made.remove_columns("colour").add_column("colour", [None] * 4, feature=Value("string"))
+    with pytest.raises(InputError, match=r"rows of 'cvae' have no value in 'colour'.*--group-by label,colour"):
+        load_contest(make_rows(BIASED), {"cvae": made}, None, group_by=GROUP_BY)

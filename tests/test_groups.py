@@ -8,6 +8,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
 
@@ -18,7 +19,7 @@ from synthaug.cli import main
 from synthaug.columns import Columns
 from synthaug.data import count_classes, load_images
 from synthaug.errors import InputError
-from synthaug.groups import MAX_VALUES, absent_groups, read_groups, split_attributes
+from synthaug.groups import MAX_VALUES, absent_groups, describe_absent, read_groups, split_attributes
 from synthaug.inspection import inspect_dataset
 from synthaug.journey import generate_dataset
 from synthaug.judge import fit_judge
@@ -121,10 +122,17 @@ def test_truth_values_and_integers_are_groups_too():
     assert read.index.tolist() == [1, 0, 2]
 
 
+def test_absent_groups_are_counted_without_being_made():
+    names = [" · ".join(f"{column}{row}" for column in "abcde") for row in range(90)]
+    assert absent_groups(names, 2) == ["a0 · b0 · c0 · d0 · e1", "a0 · b0 · c0 · d0 · e2"]
+    assert describe_absent(names, 1).startswith("5,904,899,910 groups are absent and none is generated for them: 'a0")
+    assert describe_absent(["3 · red", "3 · blue"]) == ""
+
+
 def test_inspect_names_the_groups_and_the_absent_ones():
     found = inspect_dataset(make_rows(), group_by=["label", "colour"])
     assert found.class_counts["zero · blue"] == 2
-    assert "1 groups have no row and take no part: 'one · red'" in found.table()
+    assert "1 group is absent and none is generated for it: 'one · red'" in found.table()
     assert found.plan.missing["zero · blue"] == 10
 
 
@@ -157,7 +165,9 @@ def test_generated_rows_carry_the_values_and_the_result_is_balanced(run, tmp_pat
     assert {name: mixed.features[name] for name in real.features} == dict(real.features)
     record = json.loads((tmp_path / "out" / "synthaug.json").read_text())
     assert record["group_by"] == ["label", "colour"]
-    assert "zero · blue" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "zero · blue" in card
+    assert "the classes are the groups of label, colour; 1 group is absent" in card
     assert groups_of(synthaug.strip(mixed)) == groups_of(real)
 
 
@@ -166,6 +176,8 @@ def test_generate_needs_no_flag_and_refuses_another_one(run, tmp_path):
     assert set(groups_of(alone).values()) == {2}
     with pytest.raises(InputError, match=r"group_by is label,age, but the run was fitted by label,colour"):
         generate_dataset(run, tmp_path / "other", {}, group_by=["label", "age"])
+    again = generate_dataset(run, tmp_path / "alone", {"filter": "none", "per_class": 2}, group_by=["colour", "label"])
+    assert len(again) == len(alone)  # the order of the columns does not matter
     with pytest.raises(InputError, match="'colour', but there is no such column"):
         bare = make_rows().remove_columns("colour")
         bare.save_to_disk(str(tmp_path / "bare"))
@@ -201,7 +213,7 @@ def test_commands_take_the_flag(run, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["fit", str(tmp_path / "real"), "--generator", "cvae", "--group-by", "label,colour", "--dry-run"])
     assert stopped.value.code == 0
-    assert "5 occur; 1 do not and take no part (one · red)" in capsys.readouterr().out
+    assert "5 occur; 1 group is absent and none is generated for it: 'one · red'" in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
         main(["inspect", str(tmp_path / "real"), "--group-by", "label,site"])
     assert stopped.value.code == 2
@@ -215,3 +227,70 @@ def test_score_predicts_the_label_of_the_group(run, tmp_path):
     scored = synthaug.open_dataset(str(tmp_path / "scored"), "train")
     assert set(scored["predicted_label"][:]) <= {0, 1, 2}
     assert len(scored) == len(make_rows())
+
+
+# ------------------------------------------------------------------------------------------ in a training loop
+
+GROUP_BY = ["label", "colour"]
+
+
+def test_a_mixture_draws_the_group_of_each_row(run):
+    rows = make_rows(unknown=3)
+    mixed = synthaug.MixedDataset(
+        rows, load_generator(run), share={"zero · blue": 1.0, "two · red": 1.0}, group_by=GROUP_BY, filter="none"
+    )
+    wanted = {("zero", "blue"), ("two", "red")}
+    labels, names = rows["label"][:], rows.features["label"].names
+    drawn = [(names[label], colour) in wanted for label, colour in zip(labels, rows["colour"][:], strict=True)]
+    assert mixed.find_synthetic().tolist() == drawn
+    for index in np.flatnonzero(drawn):
+        sample = mixed[int(index)]
+        assert (sample["label"], sample["colour"]) == (labels[index], rows["colour"][:][index])
+        assert sample["age"] is None
+    supply = mixed._supply
+    assert [supply.class_names[c] for c in sorted(set(mixed._classes[drawn]))] == ["zero · blue", "two · red"]
+
+
+def test_a_mixture_takes_stored_rows_of_the_same_group(run):
+    rows = make_rows()
+    plan = synthaug.plan_balance(rows, group_by=GROUP_BY)
+    made = synthaug.generate(load_generator(run), plan, filter="none")
+    mixed = synthaug.MixedDataset(rows, made, share=1.0, group_by=GROUP_BY)
+    known = {np.asarray(image).tobytes(): (label, colour) for image, label, colour in zip(
+        made["image"], made["label"][:], made["colour"][:], strict=True)}  # fmt: skip
+    found = [mixed[int(index)] for index in np.flatnonzero(mixed.find_synthetic())]
+    assert len(found) == 2 + 9 + 9  # the rows of the three groups that the plan filled
+    for sample in found:
+        assert known[np.asarray(sample["image"]).tobytes()] == (sample["label"], sample["colour"])
+
+
+def test_labels_are_never_taken_for_numbers_of_groups(run):
+    generator, rows = load_generator(run), make_rows()
+    pairs = [(np.zeros((8, 8, 3), np.uint8), label) for label in (0, 1, 2)]
+    refused = "classes are joint groups, such as 'zero · blue', and the labels are not"
+    for make in (
+        lambda: synthaug.MixedDataset(rows, generator, filter="none"),
+        lambda: synthaug.MixedDataset(pairs, generator, filter="none"),
+        lambda: synthaug.MixedIterable(rows.to_iterable_dataset(), generator, filter="none"),
+        lambda: synthaug.ReplaceWithSynthetic(generator, filter="none"),
+    ):
+        with pytest.raises(InputError, match=refused):
+            make()
+    with pytest.raises(InputError, match=r"real is a list; give a datasets\.Dataset"):
+        synthaug.MixedDataset(pairs, generator, group_by=GROUP_BY, filter="none")
+    named = synthaug.ReplaceWithSynthetic(generator, p=1.0, class_names=generator.class_names, filter="none")
+    images, labels = named(torch.zeros(2, 3, 8, 8), torch.tensor([0, 4]))
+    assert images.flatten(1).any(1).all()
+    assert labels.tolist() == [0, 4]
+
+
+def test_a_sampler_refuses_labels_that_name_no_group(run):
+    pytest.importorskip("imblearn")
+    pixels, labels = np.zeros((6, 8, 8, 3), np.uint8), np.array([0, 0, 0, 0, 1, 1])
+    with pytest.raises(InputError, match="label 1 is no class of the generator, which knows 'zero · blue'"):
+        synthaug.SynthAugSampler(load_generator(run), filter="none").fit_resample(pixels, labels)
+    made, found = synthaug.SynthAugSampler(
+        load_generator(run), class_names={0: "zero · blue", 1: "two · red"}, filter="none"
+    ).fit_resample(pixels, labels)
+    assert np.bincount(found).tolist() == [4, 4]
+    assert made[6:].any()

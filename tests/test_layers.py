@@ -15,16 +15,15 @@ LEVELS = (
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards streaming subsets generators.base generators.checkerboard generators.couplings "
     "generators.whitening generators.adversary engine generators.ladder tracking cards.scorecard loops.clock "
-    "loops.schedules loops.transforms loops.likeness loops.assignment benchmarks.arms benchmarks.verdicts strong",
+    "loops.schedules loops.transforms loops.likeness benchmarks.arms benchmarks.verdicts strong",
     "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
     "quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
-    "generators benchmarks.cells benchmarks.rivals groups quality.draws localfiles rows scan exploration.traversals "
-    "loops.labelled",
+    "generators benchmarks.cells benchmarks.rivals groups quality.draws localfiles rows scan exploration.traversals",
     "benchmarks.cellpool benchmarks.grouping checkpoint costs data mixing sampling sources benchmarks.tuning "
-    "scoring.rowscores loops.positions",
+    "scoring.rowscores loops.assignment loops.labelled",
     "benchmarks.contest export fitplan inspection quality.lineup selection training exploration.panels trainingrows "
-    "scoring.suspects benchmarks.ledger benchmarks.results",
+    "scoring.suspects benchmarks.ledger benchmarks.results loops.positions",
     "quality.appraisal completion gallery jobs uploads exploration.survey benchmarks.advice benchmarks.campaign "
     "benchmarks.comparisons benchmarks.material",
     "quality.entries benchmarks.findings fitting generation hub loops.supplies",

@@ -121,3 +121,30 @@ def test_bad_input_is_one_line(rows, tmp_path):
     few = rows.select([row for row, label in enumerate(rows["label"]) if row % 10 < 4])
     with pytest.raises(InputError, match="give more rows"):
         recommend(few, output=tmp_path / "few", families=("cvae",), images=64)
+
+
+def test_joint_groups_are_weighed_and_counted(monkeypatch, tmp_path):
+    from test_grouping import BIASED, EVEN, GROUP_BY, make_rows
+
+    from synthaug import journey, recommendation
+    from synthaug.benchmarks.contest import load_contest
+
+    contest = load_contest(make_rows(BIASED), {"cvae": make_rows(EVEN, offset=500)}, None, group_by=GROUP_BY)
+    counts = recommendation._whole_counts(contest)
+    assert (counts["zero · blue"], counts["zero · red"], counts["one · blue"]) == (6, 24, 24)
+    recipe = recommendation._write_recipe(None, 0.0, contest, parse_arm("oversampled"))
+    assert "one · red" not in recipe["generate"]["balance"]
+
+    hits = np.ones((5, 60), dtype=bool)
+    base, labels = results("real", hits=hits, losses=np.ones((5, 60)))
+    better, _ = results("real+synthetic", hits=hits, losses=np.where(np.arange(60) < 3, 0.0, 1.0) * np.ones((5, 60)))
+    strata = np.where(np.arange(60) < 3, 0, 1)  # three rows of a rare group, where all of the gain is
+    assert weigh_evidence(better, base, labels).loss.value == pytest.approx(1 / 20)
+    assert weigh_evidence(better, base, labels, strata=strata).loss.value == pytest.approx(1 / 2)
+
+    given = {}
+    advice = Advice("cvae", "", 0.5, "", {"generate": {"balance": {"a · b": 3}}}, "real", [], {}, {})
+    monkeypatch.setattr(journey, "recommend", lambda rows, **options: given.update(options) or advice)
+    assert run_command("recommend", "digits", "--group-by", "label,site", "-o", str(tmp_path)) == 0
+    assert given["group_by"] == ["label", "site"]
+    assert read_recipe(tmp_path / "recipe.yaml")["dataset"]["group_by"] == ["label", "site"]

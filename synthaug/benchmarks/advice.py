@@ -47,7 +47,13 @@ class Evidence:
         return self.bound > 0 and self.accuracy.value >= 0
 
 
-def weigh_evidence(candidate: ArmResults, opponent: ArmResults, labels: NDArray[np.int64]) -> Evidence:
+def weigh_evidence(
+    candidate: ArmResults,
+    opponent: ArmResults,
+    labels: NDArray[np.int64],
+    *,
+    strata: NDArray[np.int64] | None = None,
+) -> Evidence:
     """Compare two arms, paired by seed and row, on validation rows of these labels.
 
     The likelihood loss tells more than the hits where rows are few: a row that is right either way still says how
@@ -57,14 +63,16 @@ def weigh_evidence(candidate: ArmResults, opponent: ArmResults, labels: NDArray[
         candidate: With synthetic rows; at least two seeds.
         opponent: Without.
         labels: (n,) classes of the validation rows.
+        strata: (n,) their joint groups, all of which count the same; the classes when None.
     """
+    strata = labels if strata is None else strata
     hits, losses = (
         [np.array([seed["validation"][key] for seed in arm.seeds]) for arm in (candidate, opponent)]
         for key in ("predictions", "losses")
     )
     right = [(predicted == labels).astype(np.float64) for predicted in hits]
-    accuracy = estimate_mean(right[0] - right[1], labels)
-    loss = estimate_mean(losses[1] - losses[0], labels)
+    accuracy = estimate_mean(right[0] - right[1], strata)
+    loss = estimate_mean(losses[1] - losses[0], strata)
     bound = loss.value
     if loss.standard_error > 0:
         bound -= float(stdtrit(loss.degrees, CONFIDENCE)) * loss.standard_error

@@ -13,7 +13,7 @@ from datasets import Dataset
 from numpy.typing import NDArray
 
 from synthaug.benchmarks.grouping import Grouping, find_grouping, source_kind
-from synthaug.columns import real_rows
+from synthaug.columns import read_labels, real_rows
 from synthaug.data import LabeledImages, join_images, limit_images, load_images, split_validation
 from synthaug.errors import InputError
 from synthaug.groups import choose_columns
@@ -149,7 +149,8 @@ def load_contest(
         "codec": whole.codec, "class_names": whole.class_names, "on_bad_image": on_bad_image, "group_by": group_by
     }  # fmt: skip
     made = {
-        name: load_images(_synthetic_rows(rows), **_columns_in(rows, whole), **like) for name, rows in synthetic.items()
+        name: load_images(_grouped_rows(_synthetic_rows(rows), name, group_by), **_columns_in(rows, whole), **like)
+        for name, rows in synthetic.items()
     }
     judging = whole.take(np.zeros(0, dtype=np.int64))
     if test is not None:
@@ -210,6 +211,17 @@ def _synthetic_rows(dataset: Dataset) -> Dataset:
         )
     marks = [name for name in ("synthetic", "provenance") if name in dataset.column_names]
     return dataset.select(chosen).remove_columns(marks)
+
+
+def _grouped_rows(dataset: Dataset, name: str, group_by: Sequence[str] | None) -> Dataset:
+    """Return the synthetic rows, checked to have values in the columns that make the groups."""
+    for column in group_by or ():
+        if column in dataset.features and not (read_labels(dataset, column).index >= 0).any():
+            raise InputError(
+                f"the rows of {name!r} have no value in {column!r}, one of the columns in group_by; generate them from "
+                f"a run that was fitted with --group-by {','.join(group_by or ())}"
+            )
+    return dataset
 
 
 def _columns_in(dataset: Dataset, like: LabeledImages) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from synthaug.errors import InputError, suggest
+from synthaug.groups import SEPARATOR
 from synthaug.noise import draw_choices
 
 __all__ = ["Share", "Supply", "assign_slots", "match_classes", "resolve_share"]
@@ -47,6 +48,12 @@ def match_classes(names: Sequence[str] | None, supply: Supply) -> dict[int | str
     theirs = supply.class_names if supply.named else tuple(names or supply.class_names)
     known = {name: number for number, name in enumerate(theirs) if supply.holds(number)}
     ours = theirs if names is None else tuple(names)
+    joint = next((name for name in known if SEPARATOR in name), None)
+    if joint is not None and (names is None or not set(ours) & set(known)):
+        raise InputError(
+            f"the synthetic classes are joint groups, such as {joint!r}, and the labels are not; give MixedDataset a "
+            "datasets.Dataset and group_by, the columns of the groups, or name the group of each label with class_names"
+        )
     shared: dict[int | str, int] = {number: known[name] for number, name in enumerate(ours) if name in known}
     if not shared:
         real, synthetic = (", ".join(map(repr, list(these)[:10])) for these in (ours, known))

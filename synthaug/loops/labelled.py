@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 from tqdm import tqdm
 
-from synthaug.columns import find_columns, label_value, read_labels
+from synthaug.columns import Columns, label_value, read_labels
 from synthaug.errors import InputError
+from synthaug.groups import choose_columns, class_values, read_groups
 from synthaug.loops.likeness import imitate_image, imitate_value, read_pixels
 
 __all__ = ["LabelledRows", "Layout", "check_untransformed", "index_labels", "plain_label"]
@@ -60,17 +61,19 @@ class Layout:
         """Return the label of a sample, of whatever type."""
         return sample[self._label]
 
-    def build(self, pixels: NDArray[np.uint8], label: Any) -> Any:
+    def build(self, pixels: NDArray[np.uint8], label: Any, others: Mapping[str, Any] | None = None) -> Any:
         """Return a sample like the example: this image, this label, None for whatever else a mapping holds.
 
         Args:
             pixels: (H, W, C) uint8.
             label: The value of a label, of any type.
+            others: Values of further keys of a mapping.
         """
         image = imitate_image(pixels, self.image_of(self._example))
         label = imitate_value(label, self.label_of(self._example))
         if self.is_mapping:
-            return {**dict.fromkeys(self._example), self._image: image, self._label: label}
+            further = {key: imitate_value(value, self._example[key]) for key, value in (others or {}).items()}
+            return {**dict.fromkeys(self._example), **further, self._image: image, self._label: label}
         return [image, label] if isinstance(self._example, list) else (image, label)
 
 
@@ -82,10 +85,11 @@ class LabelledRows:
         image_column: Column or key of the images; found by feature type in a `datasets.Dataset`.
         label_column: Likewise, of the labels.
         class_names: Names of labels 0, 1, ...; None takes those of the data set, if it knows any.
+        group_by: Columns of a `datasets.Dataset`, the label among them, whose joint groups are the labels.
         role: What messages call the data set.
 
     Raises:
-        InputError: It is no such data set, transforms its images itself, or is empty.
+        InputError: It is no such data set, transforms its images itself, is empty, or cannot be grouped.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class LabelledRows:
         image_column: str | None = None,
         label_column: str | None = None,
         class_names: Sequence[str] | None = None,
+        group_by: Sequence[str] | None = None,
         role: str = "real",
     ) -> None:
         if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
@@ -107,9 +112,15 @@ class LabelledRows:
         self.dataset, self._role = dataset, role
         self._names = None if class_names is None else tuple(map(str, class_names))
         self._image, self._label = image_column, label_column
+        self._columns = Columns(image_column or "", label_column or "")
         if isinstance(dataset, Dataset):
-            columns = find_columns(dataset, image_column, label_column)
-            self._image, self._label = columns.image, columns.label
+            self._columns = choose_columns(dataset, image_column, label_column, group_by)
+            self._image, self._label = self._columns.image, self._columns.label
+        elif group_by:
+            raise InputError(
+                f"group_by is {','.join(group_by)}, but {role} is a {type(dataset).__name__}; give a datasets.Dataset "
+                "with these columns"
+            )
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -122,9 +133,13 @@ class LabelledRows:
     @cached_property
     def _labels(self) -> tuple[NDArray[np.int64], tuple[str, ...] | None, Sequence[Any]]:
         if isinstance(self.dataset, Dataset):
-            found = read_labels(self.dataset, str(self._label))
-            features = self.dataset.features
-            values = [label_value(features, str(self._label), name) for name in found.names]
+            features, columns = self.dataset.features, self._columns
+            if columns.groups:
+                found = read_groups(self.dataset, columns.groups, columns.label)
+                groups = [class_values(features, columns, name) for name in found.names]
+                return found.index, found.names, _Looked(found.index, groups)
+            found = read_labels(self.dataset, columns.label)
+            values = [label_value(features, columns.label, name) for name in found.names]
             return found.index, self._names or found.names, _Looked(found.index, values)
         read = self._read_values()
         return *index_labels(read, self._names or _known_names(self.dataset), self._role), read
@@ -163,7 +178,12 @@ class LabelledRows:
 
     def build(self, pixels: NDArray[np.uint8], index: int) -> Any:
         """Return the sample of a row with another image."""
-        return self.layout.build(pixels, self._labels[2][index])
+        value = self._labels[2][index]
+        return (
+            self.layout.build(pixels, value[self._label], value)
+            if self._columns.groups
+            else self.layout.build(pixels, value)
+        )
 
 
 class _Looked(Sequence[Any]):

@@ -42,6 +42,8 @@ class MixedDataset(MixedRows):
         image_column: Column or key of the images; found by feature type in a `datasets.Dataset`, else "image".
         label_column: Likewise, of the labels; else "label".
         class_names: Names of the labels of `real`, in label order.
+        group_by: Columns of `real`, the label among them, by whose joint groups images are drawn: those that the
+            generator was fitted by. Shares, too, go by the groups then, and a synthetic row has their values.
         seed_transform: Seed torch, numpy and random by (seed, epoch, index) for each transform, and restore them
             after it. Then random transforms, too, are the same for any number of workers; without `set_epoch` they
             would also be the same in every epoch.
@@ -75,11 +77,14 @@ class MixedDataset(MixedRows):
         image_column: str | None = None,
         label_column: str | None = None,
         class_names: Sequence[str] | None = None,
+        group_by: Sequence[str] | None = None,
         seed_transform: bool = False,
     ) -> None:
         super().__init__(
-            LabelledRows(real, image_column=image_column, label_column=label_column, class_names=class_names),
-            open_supply(synthetic, seed=seed, temperature=temperature, filter=filter),
+            LabelledRows(
+                real, image_column=image_column, label_column=label_column, class_names=class_names, group_by=group_by
+            ),
+            open_supply(synthetic, seed=seed, temperature=temperature, filter=filter, group_by=group_by),
             share=share,
             factor=ShareFactor(schedule, epochs),
             seed=seed,

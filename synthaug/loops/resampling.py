@@ -19,6 +19,7 @@ from synthaug.filtering import Filter
 from synthaug.fitting import fit
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.groups import SEPARATOR
 from synthaug.hub import load_generator
 from synthaug.jobs import resolve_filter
 from synthaug.loops.canvas import Canvas, find_shape
@@ -184,7 +185,8 @@ def _match_labels(
     """
     names = generator.class_names
     values = np.unique(known).tolist()
-    by_name = class_names is not None or all(str(value) in names for value in values)
+    joint = any(SEPARATOR in name for name in names)  # a label is no number of a joint group
+    by_name = joint or class_names is not None or all(str(value) in names for value in values)
     if not by_name and all(isinstance(value, int | float) and value in range(len(names)) for value in values):
         return {label: int(label) for label in labels}
     places = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -116,6 +117,7 @@ class Stored:
         seed: Seed of the orders.
         image_column: Found by feature type when None.
         label_column: Found by feature type when None.
+        group_by: Columns whose joint groups are the classes.
     """
 
     def __init__(
@@ -125,10 +127,13 @@ class Stored:
         seed: int,
         image_column: str | None = None,
         label_column: str | None = None,
+        group_by: Sequence[str] | None = None,
     ) -> None:
         if isinstance(dataset, Dataset):
             dataset = _only_synthetic(dataset).with_format(None)
-        self._rows = LabelledRows(dataset, image_column=image_column, label_column=label_column, role="synthetic")
+        self._rows = LabelledRows(
+            dataset, image_column=image_column, label_column=label_column, group_by=group_by, role="synthetic"
+        )
         labels = self._rows.labels
         self._seed = seed
         self._of_class = [np.flatnonzero(labels == label) for label in range(int(labels.max(initial=-1)) + 1)]
@@ -165,6 +170,7 @@ def open_supply(
     filter: str | Filter = "default",
     image_column: str | None = None,
     label_column: str | None = None,
+    group_by: Sequence[str] | None = None,
 ) -> Supply:
     """Return the synthetic images of a generator or of a data set.
 
@@ -180,4 +186,4 @@ def open_supply(
         raise InputError(f"synthetic is a {kind}; give a generator (synthaug.load_generator) or a map-style data set")
     if temperature is not None:
         raise InputError(f"temperature is {temperature}, but the images of a data set are drawn already; leave it out")
-    return Stored(source, seed=seed, image_column=image_column, label_column=label_column)
+    return Stored(source, seed=seed, image_column=image_column, label_column=label_column, group_by=group_by)
