@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from synthaug.localfiles import quiet_datasets
 from synthaug.shards import ROWS_PER_SHARD, locked
 from synthaug.signals import StopSignals
 
-__all__ = ["generate"]
+__all__ = ["WrittenRows", "generate", "write_rows"]
 
 _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
 """Folders of datasets that were given no output, and Arrow copies; they live as long as the process."""
@@ -34,6 +35,35 @@ _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
 
 _ROWS_AT_ONCE = 10_000
 """Rows in a batch of that copy; opening it touches a page or more of each, which adds up where batches are small."""
+
+
+@dataclass(frozen=True)
+class WrittenRows:
+    """A finished dataset folder and the split that was made.
+
+    Args:
+        folder: The folder with its manifest.
+        split: Name of the split.
+        features: Its features.
+    """
+
+    folder: ShardFolder
+    split: str
+    features: Features
+
+    def open(self) -> Dataset:
+        """Return the rows of the split, converted once to Arrow in a temporary folder."""
+        if not sum(entry["rows"] for entry in self.folder.manifest["shards"] if entry["split"] == self.split):
+            return Dataset(self.features.arrow_schema.empty_table())  # from_parquet refuses an empty split
+        with quiet_datasets():
+            return Dataset.from_parquet(
+                [str(path) for path in self.folder.paths(self.split)],
+                features=self.features,
+                split=self.split,
+                cache_dir=str(_temporary_folder()),
+                batch_size=_ROWS_AT_ONCE,
+                writer_batch_size=_ROWS_AT_ONCE,
+            )
 
 
 def generate(
@@ -91,6 +121,37 @@ def generate(
         FailedError: If a class falls short after `max_draws`, or the generator gives no finite values.
         StoppedError: After a signal; the rows so far are kept.
     """
+    return write_rows(
+        generator, plan, seed=seed, temperature=temperature, filter=filter, judge=judge, max_draws=max_draws,
+        output=output, mix_with=mix_with, other_splits=other_splits, split=split, on_bad_image=on_bad_image,
+        num_processes=num_processes, recipe=recipe, facts=facts, rows_per_shard=rows_per_shard, fresh=fresh,
+    ).open()  # fmt: skip
+
+
+def write_rows(
+    generator: ConditionalGenerator,
+    plan: BalancePlan,
+    *,
+    seed: int,
+    temperature: float | None,
+    filter: str | Filter,
+    judge: ConditionalGenerator | str | Path | None,
+    max_draws: int | None,
+    output: str | Path | None,
+    mix_with: Dataset | None,
+    other_splits: Mapping[str, Dataset] | None,
+    split: str,
+    on_bad_image: str,
+    num_processes: int,
+    fresh: bool,
+    recipe: Mapping[str, Any] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    rows_per_shard: int = ROWS_PER_SHARD,
+) -> WrittenRows:
+    """Do what `generate` does without opening the rows, so that memory does not grow with their number.
+
+    Arguments and errors are those of `generate`.
+    """
     _check_arguments(generator, plan, seed, temperature, max_draws, num_processes, rows_per_shard, on_bad_image)
     job = GenerationJob.prepare(
         generator, plan, seed, temperature, filter, judge, mix_with, other_splits, split, on_bad_image
@@ -103,7 +164,7 @@ def generate(
     target = Path(output) if output is not None else _temporary_folder() / "dataset"
     arguments = {**job.arguments(), "rows_per_shard": rows_per_shard}
     if output is not None and process_number() > 0:
-        return _load(_wait_for(target, arguments, fresh), split, job.features)
+        return WrittenRows(_wait_for(target, arguments, fresh), split, job.features)
     num_processes = max(num_processes, local_processes())
     with locked(target), StopSignals() as stop:
         folder = ShardFolder(target, arguments, fresh=fresh)
@@ -122,7 +183,7 @@ def generate(
                 except (OSError, pa.ArrowInvalid) as error:
                     reason = str(error).splitlines()[0]
                     raise FailedError(f"cannot write {str(target)!r}: {reason}; free space and run it again") from error
-    return _load(folder, split, job.features)
+    return WrittenRows(folder, split, job.features)
 
 
 def _check_arguments(
@@ -170,18 +231,3 @@ def _wait_for(target: Path, arguments: Mapping[str, Any], fresh: bool) -> ShardF
 def _temporary_folder() -> Path:
     _TEMPORARY.append(tempfile.TemporaryDirectory(prefix="synthaug-"))
     return Path(_TEMPORARY[-1].name)
-
-
-def _load(folder: ShardFolder, split: str, features: Features) -> Dataset:
-    if not sum(entry["rows"] for entry in folder.manifest["shards"] if entry["split"] == split):
-        return Dataset(features.arrow_schema.empty_table())  # from_parquet refuses an empty split
-    paths = [str(path) for path in folder.paths(split)]
-    with quiet_datasets():
-        return Dataset.from_parquet(
-            paths,
-            features=features,
-            split=split,
-            cache_dir=str(_temporary_folder()),
-            batch_size=_ROWS_AT_ONCE,
-            writer_batch_size=_ROWS_AT_ONCE,
-        )

@@ -21,7 +21,7 @@ from synthaug.errors import InputError
 from synthaug.export import write_dataset
 from synthaug.fitplan import plan_fit
 from synthaug.fitting import fit
-from synthaug.generation import generate
+from synthaug.generation import write_rows
 from synthaug.hub import resolve_run
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
@@ -76,7 +76,7 @@ def generate_dataset(
     group_by: Sequence[str] | None = None,
     num_processes: int = 1,
     fresh: bool = False,
-) -> Dataset:
+) -> None:
     """Generate from a run folder into a dataset folder, counting the rows of `mix_with` or those of the fit.
 
     Args:
@@ -108,7 +108,7 @@ def generate_dataset(
         images = load_like_run(real, source, limit_per_class=limit_per_class)
         counts = {**dict.fromkeys(source["class_names"], 0), **images.class_counts}
         real = real if limit_per_class is None else real.select(images.rows)
-    return generate(
+    write_rows(
         generator,
         _resolve_plan(section, counts),
         seed=section.seed,
