@@ -94,14 +94,26 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
-    while any(process.poll() is None for process in ranks):
-        if any(process.poll() for process in ranks):
+    while _are_running(ranks):
+        if _first_failure(ranks):
             deadline = time.monotonic() + 10  # the others meet the same error, or hang in a collective
-            while time.monotonic() < deadline and any(process.poll() is None for process in ranks):
+            while time.monotonic() < deadline and _are_running(ranks):
                 time.sleep(0.05)
+            failed = _first_failure(ranks)  # a killed rank may be seen only after those whose collectives it broke
             for process in ranks:
                 if process.poll() is None:
                     process.kill()
+                    process.wait()
+            return failed
         time.sleep(0.05)
-    codes = [process.returncode for process in ranks]
-    return next((code for code in codes if code > 0), next((128 - code for code in codes if code < 0), 0))
+    return _first_failure(ranks)
+
+
+def _are_running(ranks: Sequence[subprocess.Popen[bytes]]) -> bool:
+    return any([process.poll() is None for process in ranks])  # a list: every rank is asked for its code
+
+
+def _first_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+    """Return the exit code of a rank that has failed, 0 when none has; one that was killed took the others along."""
+    codes = [code for process in ranks if (code := process.poll())]
+    return next((128 - code for code in codes if code < 0), next(iter(codes), 0))
