@@ -268,6 +268,8 @@ def benchmark(
     output: Output,
     split: Split = None,
     test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     group_by: GroupBy = None,
     limit_per_class: LimitPerClass = None,
     on_bad_image: OnBadImage = None,
@@ -289,7 +291,7 @@ def benchmark(
     report = benchmark_datasets(
         real, synthetic, test, output, split=split or "train", test_split=test_split,
         oracle=oracle, draws=draws, limit_per_class=limit_per_class, arms=arms.split(",") if arms else None,
-        group_by=_split_names(group_by), seeds=seeds, steps=steps,
+        image_column=image_column, label_column=label_column, group_by=_split_names(group_by), seeds=seeds, steps=steps,
         classifier=classifier, drop_leaks=drop_leaks, num_processes=num_processes, fresh=fresh,
         on_bad_image=on_bad_image or "error",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Datasets on disk: class-per-folder images, Parquet files, folders of `save_to_disk`."""
+"""Datasets on disk: class-per-folder images, images with a list, Parquet files, folders of `save_to_disk`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
 import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image
 from huggingface_hub.utils import logging as hub_logging
@@ -31,6 +33,8 @@ _SPLITS = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
+_LISTS = ("metadata.csv", "metadata.jsonl")
+"""Names of lists of images, as in the `imagefolder` of `datasets`: a column `file_name`, and whatever else is known."""
 _SHARD = re.compile(r"([\w.]+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 
 
@@ -52,7 +56,7 @@ def quiet_datasets() -> Iterator[None]:
 
 
 def open_folder(root: Path) -> dict[str, Dataset]:
-    """Return the splits of a folder made by `save_to_disk`, one of Parquet files, or class-per-folder images.
+    """Return the splits of a folder made by `save_to_disk`, of Parquet files, of listed or class-per-folder images.
 
     Raises:
         InputError: It is none of these, or something in it leads outside.
@@ -63,17 +67,25 @@ def open_folder(root: Path) -> dict[str, Dataset]:
         raise InputError(
             f"{str(root)!r} is a run folder, not a dataset; give the dataset it was fitted on or one it generated"
         )
-    files = [path for path in _walk(root) if path.suffix.lower() in {".parquet", *_SUFFIXES}]
+    everything = list(_walk(root))
+    files = [path for path in everything if path.suffix.lower() in {".parquet", *_SUFFIXES}]
     tables = [path for path in files if path.suffix.lower() == ".parquet"]
     if not files:
         raise InputError(
             f"{str(root)!r} holds no images and no Parquet files; give a folder with one folder of images "
             "per class, with Parquet files, or one made by save_to_disk"
         )
+    if not tables and (lists := [path for path in everything if path.name in _LISTS]):
+        return {name: _read_list(root, parts) for name, parts in _by_split(root, lists).items()}
     if not tables:
-        return _open_image_folders(root, [path.relative_to(root) for path in files])
+        return _open_image_folders(root, [path.relative_to(root) for path in files], _find_foreign_list(everything))
     splits = {name: _read_tables(shards) for name, shards in _by_split(root, tables).items()}
     return {name: confine(split, [root], str(root)) for name, split in splits.items()}
+
+
+def _find_foreign_list(files: list[Path]) -> str | None:
+    """Return the name of a table that might say what the images are, but is not called so."""
+    return next((path.name for path in files if path.suffix.lower() in (".csv", ".tsv", ".jsonl")), None)
 
 
 def _walk(root: Path) -> Iterator[Path]:
@@ -223,7 +235,36 @@ def _align(parts: list[Dataset], name: str) -> list[Dataset]:
     return aligned
 
 
-def _open_image_folders(root: Path, files: list[Path]) -> dict[str, Dataset]:
+def _read_list(root: Path, lists: list[Path]) -> Dataset:
+    """Return the images that the list of a split names, with its other columns.
+
+    Raises:
+        InputError: There are two lists, one cannot be read or lacks `file_name`, or a name leads to no file inside.
+    """
+    file, *more = lists
+    if more:
+        raise InputError(f"{str(file)!r} and {str(more[0])!r} list the same split; keep one of them")
+    try:
+        table = pa.csv.read_csv(file) if file.suffix == ".csv" else pa.json.read_json(file)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{str(file)!r} cannot be read ({_short(error)}); write it as UTF-8 with a head line"
+        ) from error
+    if "file_name" not in table.column_names or "image" in table.column_names:
+        listed = ", ".join(map(repr, table.column_names))
+        raise InputError(f"{str(file)!r} has the columns {listed}; name the files in 'file_name', and none 'image'")
+    names = table.column("file_name").to_pylist()
+    odd = next((row for row, name in enumerate(names) if not isinstance(name, str) or not name), None)
+    if odd is not None:
+        raise InputError(f"{str(file)!r} names no file in row {odd}; give its path, as seen from the list's folder")
+    paths = pa.array([_absolute(root, file.parent.relative_to(root) / name) for name in names], pa.string())
+    images = pa.StructArray.from_arrays([pa.nulls(len(names), pa.binary()), paths], ["bytes", "path"])
+    rest = table.drop_columns(["file_name"])
+    features = Features({"image": Image(), **Features.from_arrow_schema(rest.schema)})
+    return Dataset(pa.table([images, *rest.columns], schema=features.arrow_schema))
+
+
+def _open_image_folders(root: Path, files: list[Path], table: str | None) -> dict[str, Dataset]:
     """Return the splits of class-per-folder images; images beside the class folders are not part of it."""
     nested = [file for file in files if len(file.parts) > 1]
     tops = sorted({file.parts[0] for file in nested})
@@ -243,6 +284,11 @@ def _open_image_folders(root: Path, files: list[Path]) -> dict[str, Dataset]:
     names = sorted({name for group in rows.values() for _, name in group})
     if len(names) < 2:
         found = f"only one folder of images, {names[0]!r}" if names else "images, but no folder per class"
+        if table is not None:
+            raise InputError(
+                f"{str(root)!r} holds {found}, and {table!r}, which is not read: call it metadata.csv and its column "
+                "of paths file_name, or put the images of each class into a folder of its own"
+            )
         raise InputError(
             f"{str(root)!r} holds {found}; put the images of each class into a folder of its own, two classes or more"
         )

@@ -187,6 +187,6 @@ def _repeat(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
 def _shortfall(name: str, missing: int, tally: Tally, limit: int) -> FailedError:
     return FailedError(
         f"class {name!r} fell short of {missing:,} images: {tally.describe()}, and {limit:,} draws are the "
-        "limit; what was accepted is kept: run it again with a larger max_draws, or with filter none, or fit "
+        "limit; what was accepted is kept: run it again with a larger max_draws, or anew with filter none, or fit "
         "longer"
     )

@@ -78,7 +78,8 @@ def benchmark_datasets(
         on_bad_image: "error" or "skip".
         drawing: How to draw from a run.
         draws: "plan" or "fresh".
-        **options: Further arguments of `benchmark`: arms, seeds, steps, classifier.
+        **options: Further arguments of `benchmark`: arms, seeds, steps, classifier, the columns. What a run or the
+            folder of a generated dataset says about columns is taken.
     """
     if draws not in ("plan", "fresh"):
         raise InputError(f"draws is {draws!r}; give 'plan' or 'fresh'")
@@ -92,6 +93,7 @@ def benchmark_datasets(
             rows[name], source = _open_synthetic(spec)
             sources += [source] if source else []
             options["group_by"] = _agree(options.get("group_by"), source or {})
+            options |= _columns_of(options, source or {}, real_rows)
             continue
         source = read_source(run)
         sources.append(source)
@@ -102,7 +104,7 @@ def benchmark_datasets(
         rows[name] = generate(
             generator, plan, output=folder, fresh=fresh, num_processes=num_processes or 1, **_drawing_options(drawing)
         )
-        options |= {"image_column": source["image_column"], "label_column": source["label_column"]}
+        options |= _columns_of(options, source, real_rows)
         options["group_by"] = _agree(options.get("group_by"), source)
         options["image_size"] = source["codec"]["image_size"]
         if "generator" not in options and isinstance(generator, Encoding):
@@ -113,6 +115,22 @@ def benchmark_datasets(
         limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
         fresh=fresh, on_bad_image=on_bad_image, **options,
     )  # fmt: skip
+
+
+def _columns_of(options: Mapping[str, Any], source: Mapping[str, Any], real: Dataset) -> dict[str, Any]:
+    """Return the columns that a run was fitted with, where they were not named and the real rows have them.
+
+    Raises:
+        InputError: Other columns are named.
+    """
+    found = {}
+    for key in ("image_column", "label_column"):
+        given, fitted = options.get(key), source.get(key)
+        if given and fitted and given != fitted:
+            flag = "--" + key.replace("_", "-")
+            raise InputError(f"{flag} is {given!r}, but the synthetic rows were made for {fitted!r}; leave it out")
+        found[key] = given or (fitted if fitted in real.column_names else None)
+    return found
 
 
 def _agree(group_by: Sequence[str] | None, source: Mapping[str, Any]) -> list[str] | None:
@@ -185,5 +203,6 @@ def _open_synthetic(spec: str) -> tuple[Dataset, dict[str, Any] | None]:
     source = None
     if record.is_file():
         content = json.loads(record.read_text(encoding="utf-8"))
-        source = {key: content[key] for key in ("hashes", "group_by") if content.get(key)} or None
+        known = ("hashes", "group_by", "image_column", "label_column")
+        source = {key: content[key] for key in known if content.get(key)} or None
     return open_dataset(spec, "train"), source

@@ -5,17 +5,23 @@ from __future__ import annotations
 import functools
 import re
 import shlex
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import typer
+import yaml
+
 import synthaug
-from synthaug import completion, fitting, jobs
+from synthaug import cli, completion, fitting, jobs
 from synthaug.benchmarks import benchmarking
 from synthaug.cli import _run
 from synthaug.judge import fit_judge
 from synthaug.loops import resampling, supplies
+from synthaug.quality import evaluation
 
 ROOT = Path(__file__).parent.parent
+COMMANDS = typer.main.get_command(cli.app).commands
 NOT_RUN = "# not run: "
 """The first line of a block that no test executes starts so, and goes on with the reason; a reader sees it."""
 OUTPUT = "text"
@@ -45,11 +51,37 @@ def read_blocks(page):
     ]
 
 
-def run_page(page, scope=None):
+def menu(node=None):
+    """Return the pages of the site in the order of its menu."""
+    if node is None:
+        node = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    if isinstance(node, str):
+        return [ROOT / "docs" / node]
+    return [page for child in (node.values() if isinstance(node, dict) else node) for page in menu(child)]
+
+
+def read_commands(text):
+    """Return the words behind `synthaug` of every command in a block, launchers and prompts left out."""
+    lines = text.replace("\\\n", " ").splitlines()
+    found = (re.match(r"(?:[$] |torchrun .* -m |accelerate launch .* -m )?synthaug ([a-z].*)$", line) for line in lines)
+    return [shlex.split(match[1], comments=True) for match in found if match]
+
+
+def parse_command(words):
+    """Parse a command as the program does: its name, every option, its types, and what must be given. Runs nothing.
+
+    Names of shell variables stand for numbers, families and paths alike, so they are taken as 1.
+    """
+    name, *given = [re.sub(r"^[$][A-Z_]+$", "1", word) for word in words]
+    assert name in COMMANDS, f"synthaug {name}: no such command"
+    COMMANDS[name].make_context(f"synthaug {name}", list(given)).close()
+
+
+def run_page(page, scope=None, languages=("python", "console")):
     """Execute the Python and console blocks of a page in their order, in one namespace."""
     scope = {"__name__": "__main__"} if scope is None else scope
     for block in read_blocks(page):
-        if block.not_run:
+        if block.not_run or block.language not in languages:
             continue
         if block.language == "python":
             code = "\n" * block.line + block.text  # so that a traceback names the line of the page
@@ -67,7 +99,8 @@ def run_command(line):
         return
     assert words[0] == "synthaug", f"{line}: only synthaug is run; mark the block with {NOT_RUN!r}"
     if words[1] == "benchmark":
-        words += ["--arms", "oversampled+classical,oversampled+classical+synthetic", "--num-processes", "1"]
+        arms = "oversampled+classical,oversampled+classical+synthetic"
+        words += ["--arms", arms, "--steps", "1", "--num-processes", "1"]
     code = _run([word for word in words[1:] if word != "--require-gain"], debug=True)
     assert code == 0, f"{line}: exit {code}"
 
@@ -90,8 +123,21 @@ def make_small(monkeypatch, images=64):
         replace(module, "fit", fit_small)
     for module in (jobs, supplies, resampling):
         replace(module, "resolve_filter", lambda generator, check: resolve(generator, "none"))
+    monkeypatch.setattr(evaluation, "STEPS", 3)
+    monkeypatch.setattr(evaluation, "count_referee_steps", lambda rows, channels: 3)
+    evaluate = evaluation.evaluate
+    replace(
+        evaluation, "evaluate", lambda *given, **options: evaluate(*given, **{**options, "per_class": 6, "seeds": 1})
+    )
     replace(completion, "fit_judge", functools.partial(fit_judge, steps=5))
     arms = ["oversampled+classical", "oversampled+classical+synthetic"]
     small = {"steps": 1, "arms": arms, "num_processes": 1}
     replace(benchmarking, "benchmark", lambda *given, **options: benchmark(*given, **{**options, **small}))
     assert synthaug.fit is fitting.fit
+
+
+if __name__ == "__main__":  # a page in a process of its own: the clients of a Hub read their environment at import
+    import pytest
+
+    make_small(pytest.MonkeyPatch())
+    run_page(Path(sys.argv[1]))

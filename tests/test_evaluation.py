@@ -190,6 +190,18 @@ def test_a_generator_of_one_picture_a_class_lacks_variety(digits, referee):
     assert any(remark.startswith("Variety") for remark in write_remarks({**facts, "acceptance": None}))
 
 
+def test_remarks_do_without_a_measure_of_too_few_rows(digits, referee):
+    spare, empty = digits[3], {"value": None, "interval": None, "rows": 3}
+    first = np.concatenate([np.repeat(spare.pixels[spare.labels == c][:1], 40, axis=0) for c in range(10)])
+    facts = appraise(digits, referee, first, np.repeat(np.arange(10), 40))
+    for space in ("classifier", "random"):
+        facts["coverage"][space]["validation"] = dict(empty)
+        facts["density"][space] |= {"validation": dict(empty), "training": dict(empty)}
+    remarks = write_remarks({**facts, "acceptance": None})
+    assert any(remark.startswith("Variety") for remark in remarks)  # against the training rows
+    assert not any(remark.startswith("Fidelity") for remark in remarks)
+
+
 def test_the_score_tells_good_rows_from_shuffled_ones_and_takes_a_policy(digits):
     spare = digits[3]
     rows = lineup(digits, spare.pixels, np.random.RandomState(0).permutation(spare.labels))

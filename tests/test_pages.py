@@ -1,19 +1,47 @@
-"""Every code block of the documentation is executed at toy size, marked as output, or says why it is not run."""
+"""Every code block of the documentation is executed at toy size, parsed as a command, or marked as output."""
 
+import functools
 import json
 import logging
+import os
 import re
+import subprocess
+import sys
 
+import datasets
 import pytest
 import yaml
-from pages import NOT_RUN, OUTPUT, ROOT, make_small, read_blocks, run_page
+from hub_server import HubServer
+from pages import (
+    NOT_RUN,
+    OUTPUT,
+    ROOT,
+    make_small,
+    menu,
+    parse_command,
+    read_blocks,
+    read_commands,
+    run_command,
+    run_page,
+)
+from test_examples import small_digits
 
 import synthaug
+from synthaug import completion, hub
+from synthaug.cli import _CLICK_EXCEPTION
+from synthaug.data import make_long_tailed
+from synthaug.recipe import parse_recipe
 
-DOCS = ROOT / "docs"
+DOCS, README = ROOT / "docs", ROOT / "README.md"
 PAGES = sorted(DOCS.rglob("*.md"))
+SITE = [README, *menu()]
+HUB = DOCS / "tutorials" / "hub.md"
 TUTORIALS = [DOCS / "index.md", *sorted((DOCS / "tutorials").glob("*.md"))]
 EXECUTED = [*TUTORIALS, DOCS / "training.md"]
+"""Pages whose Python and console blocks run from top to bottom; that of the Hub with a Hub."""
+REFERENCE = [DOCS / "contract.md", DOCS / "hub.md"]
+"""Pages whose Python runs, with what it takes for granted; their commands have placeholders and are parsed."""
+OTHER_PROGRAMS = ("make", "pip", "torchrun", "accelerate", "tensorboard", "hf")
 NEEDS = {"training.md": ("transformers", "lightning", "imblearn"), "trainer.md": ("transformers",)}
 NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
@@ -25,26 +53,100 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in EXECUTED if page != HUB], ids=lambda page: page.stem)
 def test_the_blocks_of_a_page_run_in_their_order(page, home):
     for name in NEEDS.get(page.name, ()):
         pytest.importorskip(name)
     run_page(page)
 
 
-def test_every_block_is_executed_output_or_says_why_not():
-    executed, left_out = 0, 0
-    for page in PAGES:
+@pytest.mark.parametrize("page", SITE, ids=lambda page: page.stem)
+def test_every_command_on_a_page_is_one_that_the_program_takes(page):
+    """Commands parse with their options, types and required arguments; also where a record shows what was typed."""
+    for block in read_blocks(page):
+        for words in read_commands(block.text) if block.language != "python" else []:
+            parse_command(words)
+
+
+def test_what_is_no_command_is_refused():
+    for line in (
+        "fit digits --bugdet 10m",
+        "benchmark --real digits",
+        "generate run -o out --per-class few",
+        "train x",
+    ):
+        with pytest.raises((_CLICK_EXCEPTION, AssertionError)):
+            parse_command(line.split())
+    assert read_commands("torchrun --nproc_per_node 2 -m synthaug fit digits \\\n  --budget 1m # why") == [
+        ["fit", "digits", "--budget", "1m"]
+    ]
+
+
+def test_every_block_is_executed_parsed_or_marked_as_output():
+    """Python is executed, all of it; a console block is executed, or parsed; anything else is data or output."""
+    for page in SITE:
         for block in read_blocks(page):
             where = f"{page.name}:{block.line}"
-            assert block.language in ("python", "console", "yaml", OUTPUT, ""), where
-            if block.not_run:
-                assert re.match(rf"{NOT_RUN}needs \w+", block.text), f"{where}: say what it needs"
-                left_out += page in EXECUTED
-            elif page in EXECUTED:
-                assert block.language in ("python", "console", OUTPUT), where
-                executed += block.language != OUTPUT
-    assert executed > 3 * left_out
+            if block.language == "python":
+                assert page in (*EXECUTED, *REFERENCE, README) and not block.not_run, where
+            elif block.language == "console":
+                reason = block.not_run and re.match(rf"{NOT_RUN}needs \w+", block.text)
+                assert not block.not_run or reason, f"{where}: say what it needs"
+                lines = block.text.replace("\\\n", " ").splitlines()
+                for line in lines[1:] if block.not_run else lines:
+                    assert line.split()[0] in ("synthaug", *OTHER_PROGRAMS), f"{where}: {line}"
+            elif block.language == "yaml":
+                parse_recipe(yaml.safe_load(block.text), origin=where)
+            else:
+                assert block.language in (OUTPUT, ""), where
+
+
+def test_the_python_of_the_reference_runs(home, monkeypatch):
+    """In one namespace and in the order of the pages: what the contract makes, the page of the Hub pushes and loads."""
+    rows = {"train": make_long_tailed(small_digits(), "label", 3), "test": small_digits("test", 4)}
+    monkeypatch.setattr(datasets, "load_dataset", lambda kind, data_dir, split: rows[split])
+    pushed, load = [], hub.load_generator
+    monkeypatch.setattr(hub, "push", lambda what, repo, report: pushed.append((repo, len(what), report.verdict)))
+    monkeypatch.setattr(hub, "load_generator", lambda run: load("runs/xrays" if run == "me/digits-cvae" else run))
+    monkeypatch.setattr(completion, "fit_judge", functools.partial(completion.fit_judge, steps=40))
+    scope = {}
+    for page in REFERENCE:
+        run_page(page, scope, languages=("python",))
+    assert pushed == [("me/xrays-balanced", 36, scope["report"].verdict)] * 2
+    assert scope["images"].shape == (3, 1, 8, 8) and scope["generator"].family == "cvae"
+    assert scope["scores"].bits["all"]["rows"] == len(scope["real"]) and "CAS" in scope["evaluation"].table
+
+
+def test_the_commands_of_the_readme_run(home, monkeypatch):
+    """The five of its journey, as they stand: DATASET is the name of a folder."""
+    rows = {"train": make_long_tailed(small_digits(), "label", 3), "test": small_digits("test", 4)}
+    datasets.DatasetDict(rows).save_to_disk("DATASET")
+    pushed = []
+    monkeypatch.setattr(hub, "push", lambda folder, repo, **options: pushed.append((str(folder), repo)) or repo)
+    (journey,) = [b for b in read_blocks(README) if b.language == "console" and "synthaug inspect" in b.text]
+    for line in journey.text.splitlines():
+        run_command(line)
+    assert pushed == [("out/balanced", "me/balanced")]
+    assert (home / "out" / "report" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_the_page_of_the_hub_runs_against_a_hub(tmp_path):
+    """In a process of its own: the clients read their environment when they are imported."""
+    token = "hf_anExampleToken"
+    with HubServer({token: "me"}) as server:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "SYNTHAUG"))}
+        done = subprocess.run(
+            [sys.executable, ROOT / "tests" / "pages.py", HUB],
+            cwd=tmp_path, capture_output=True, text=True, timeout=240,
+            env={**kept, **server.environment(tmp_path, token), "SYNTHAUG_CACHE": str(tmp_path / "cache")},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert server.unknown == []
+        for kind, name in (("model", "me/digits-cvae"), ("dataset", "me/digits-balanced")):
+            assert server.repo(kind, name).private
+        card = server.repo("dataset", "me/digits-balanced").files["README.md"].data.decode()
+        assert "**No clear change**" in card
 
 
 def test_the_site_has_every_page_once():

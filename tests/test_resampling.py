@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from functools import partial
 from importlib import reload
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,8 @@ def test_the_checks_left_out_are_those_listed():
     there = {name for name in dir(checks) if name.startswith("check_") and name != "check_sampling_strategy"}
     run = {*every_check(), *NOT_APPLICABLE}
     assert there - run <= {"check_array"}, there - run
+    page = (Path(__file__).parent.parent / "docs" / "training.md").read_text()
+    assert {name for name in there | run if f"`{name}`" in page} == set(NOT_APPLICABLE)
 
 
 def make_images(counts=(12, 5, 2), dtype=np.uint8):

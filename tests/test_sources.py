@@ -231,6 +231,54 @@ def test_classes_named_like_splits(tmp_path):
     assert list(splits) == ["train"] and splits["train"].features["label"].names == ["test", "train"]
 
 
+def test_listed_images(tmp_path):
+    """The layout of `imagefolder`: a list in every split, names with spaces and folders of their own."""
+    for split, labels in (("train", ["cat", "dog", "cat"]), ("test", ["dog", ""])):
+        (tmp_path / split / "some files").mkdir(parents=True)
+        lines = ["file_name,kind,age"]
+        for number, label in enumerate(labels):
+            (tmp_path / split / "some files" / f"ü {number}.png").write_bytes(png(number))
+            lines.append(f"some files/ü {number}.png,{label},{number}")
+        (tmp_path / split / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    splits = open_splits(str(tmp_path))
+    assert set(splits) == {"train", "test"}
+    assert splits["train"]["kind"][:] == ["cat", "dog", "cat"]
+    assert splits["train"].features["age"] == Value("int64")
+    images = load_images(splits["train"], label_column="kind")
+    assert (images.class_names, images.labels.tolist()) == (("cat", "dog"), [0, 1, 0])
+    (tmp_path / "train" / "metadata.csv").rename(tmp_path / "train" / "names.csv")
+    (tmp_path / "train" / "metadata.jsonl").write_text('{"file_name": "some files/ü 1.png", "kind": "dog"}\n')
+    assert open_splits(str(tmp_path))["train"]["kind"][:] == ["dog"]
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("file,label\na.png,1\n", "has the columns 'file', 'label'; name the files in 'file_name'"),
+        ("file_name,label\n../secret.png,1\n", "leads outside"),
+        ("file_name,label\n/etc/hostname,1\n", "leads outside"),
+        ("file_name,label\nb.png,1\n", "is not a regular file"),
+        ("file_name,label\na.png,1\n,2\n", "names no file in row 1"),
+        ("file_name,label\na.png\n", "cannot be read"),
+        ("", "cannot be read"),
+    ],
+)
+def test_lists_that_lead_nowhere(tmp_path, text, match):
+    root = tmp_path / "rows"
+    root.mkdir()
+    (root / "a.png").write_bytes(png(0))
+    (tmp_path / "secret.png").write_bytes(png(1))
+    (root / "metadata.csv").write_text(text)
+    fails(match, open_splits, str(root))
+
+
+def test_a_list_by_another_name_is_told(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.png").write_bytes(png(0))
+    (tmp_path / "labels.csv").write_text("file,label\nfiles/a.png,1\n")
+    fails(r"'labels\.csv', which is not read: call it metadata\.csv", open_splits, str(tmp_path))
+
+
 def test_folders_that_are_no_dataset(tmp_path):
     fails("no images and no Parquet files", open_splits, str(tmp_path))
     (tmp_path / "a.png").write_bytes(png(0))

@@ -77,3 +77,23 @@ def test_fresh_draws_are_as_many_as_a_training_shows(files, quick, tmp_path):
     assert report.settings["rows"]["synthetic"] == 3 * each
     assert [arm["side"] for arm in report.arms] == ["classical", "synthetic", "classical"]
     assert report.leaks["run"] == "clean"
+
+
+def test_columns_come_from_what_generate_wrote_down(tmp_path, monkeypatch):
+    """A dataset with several columns of strings needs no flag, where its synthetic rows say what they were made for."""
+    from datasets import Dataset
+
+    from synthaug import verification
+    from synthaug.errors import InputError
+
+    real = Dataset.from_dict({"jpg": [b""], "kind": ["cat"], "site": ["a"]})
+    (tmp_path / "made").mkdir()
+    real.to_parquet(tmp_path / "made" / "train.parquet")
+    record = {"image_column": "jpg", "label_column": "kind", "class_names": ["cat"], "hashes": None}
+    (tmp_path / "made" / "synthaug.json").write_text(json.dumps(record))
+    given = {}
+    monkeypatch.setattr(verification, "benchmark", lambda *rows, **options: given.update(options))
+    verification.benchmark_datasets(real, str(tmp_path / "made"), real, tmp_path / "out")
+    assert (given["image_column"], given["label_column"], given["source"]) == ("jpg", "kind", None)
+    with pytest.raises(InputError, match="--label-column is 'site', but the synthetic rows were made for 'kind'"):
+        verification.benchmark_datasets(real, str(tmp_path / "made"), real, tmp_path / "out", label_column="site")

@@ -97,7 +97,8 @@ def _on_features(facts: Entry, classes: Sequence[Entry]) -> list[str]:
         below = {}
         for space in ("classifier", "random"):
             entry = facts[measure].get(space) or {}
-            real = entry.get("validation") or entry.get("training")
+            known = (entry.get(kind) or {} for kind in ("validation", "training"))
+            real = next((rows for rows in known if rows.get("value") is not None), None)  # few rows have no measure
             if entry.get("value") is not None and real and entry["interval"][1] < real["interval"][0]:
                 below[space] = f"{measure} {entry['value']:.2f} against {real['value']:.2f} in {space} features"
         if below:
