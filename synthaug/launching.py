@@ -110,7 +110,7 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
 
 
 def _are_running(ranks: Sequence[subprocess.Popen[bytes]]) -> bool:
-    return any([process.poll() is None for process in ranks])  # a list: every rank is asked for its code
+    return None in [process.poll() for process in ranks]  # every rank is asked for its code
 
 
 def _first_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
