@@ -95,25 +95,29 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
     while _are_running(ranks):
-        if _first_failure(ranks):
+        first = _failure(ranks)
+        if first:
             deadline = time.monotonic() + 10  # the others meet the same error, or hang in a collective
             while time.monotonic() < deadline and _are_running(ranks):
                 time.sleep(0.05)
-            failed = _first_failure(ranks)  # a killed rank may be seen only after those whose collectives it broke
+            failed = _failure(ranks, first)
             for process in ranks:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
             return failed
         time.sleep(0.05)
-    return _first_failure(ranks)
+    return _failure(ranks)
 
 
 def _are_running(ranks: Sequence[subprocess.Popen[bytes]]) -> bool:
     return None in [process.poll() for process in ranks]  # every rank is asked for its code
 
 
-def _first_failure(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
-    """Return the exit code of a rank that has failed, 0 when none has; one that was killed took the others along."""
+def _failure(ranks: Sequence[subprocess.Popen[bytes]], first: int = 0) -> int:
+    """Return the exit code of the ranks that have failed so far, 0 when none has.
+
+    That of a killed rank, which may be seen only after those whose collectives it broke; else the `first` one seen.
+    """
     codes = [code for process in ranks if (code := process.poll())]
-    return next((128 - code for code in codes if code < 0), next(iter(codes), 0))
+    return next((128 - code for code in codes if code < 0), first or next(iter(codes), 0))
