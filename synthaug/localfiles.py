@@ -244,8 +244,9 @@ def _read_list(root: Path, lists: list[Path]) -> Dataset:
     file, *more = lists
     if more:
         raise InputError(f"{str(file)!r} and {str(more[0])!r} list the same split; keep one of them")
+    empty = pa.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)  # an empty label is none
     try:
-        table = pa.csv.read_csv(file) if file.suffix == ".csv" else pa.json.read_json(file)
+        table = pa.csv.read_csv(file, convert_options=empty) if file.suffix == ".csv" else pa.json.read_json(file)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(
             f"{str(file)!r} cannot be read ({_short(error)}); write it as UTF-8 with a head line"
@@ -257,6 +258,9 @@ def _read_list(root: Path, lists: list[Path]) -> Dataset:
     odd = next((row for row, name in enumerate(names) if not isinstance(name, str) or not name), None)
     if odd is not None:
         raise InputError(f"{str(file)!r} names no file in row {odd}; give its path, as seen from the list's folder")
+    gone = next((name for name in names if not (file.parent / name).exists()), None)
+    if gone is not None:
+        raise InputError(f"{str(file)!r} names {gone!r}, which is not there; paths are seen from the list's folder")
     paths = pa.array([_absolute(root, file.parent.relative_to(root) / name) for name in names], pa.string())
     images = pa.StructArray.from_arrays([pa.nulls(len(names), pa.binary()), paths], ["bytes", "path"])
     rest = table.drop_columns(["file_name"])

@@ -244,6 +244,7 @@ def test_listed_images(tmp_path):
     assert set(splits) == {"train", "test"}
     assert splits["train"]["kind"][:] == ["cat", "dog", "cat"]
     assert splits["train"].features["age"] == Value("int64")
+    assert splits["test"]["kind"][:] == ["dog", None]
     images = load_images(splits["train"], label_column="kind")
     assert (images.class_names, images.labels.tolist()) == (("cat", "dog"), [0, 1, 0])
     (tmp_path / "train" / "metadata.csv").rename(tmp_path / "train" / "names.csv")
@@ -257,7 +258,7 @@ def test_listed_images(tmp_path):
         ("file,label\na.png,1\n", "has the columns 'file', 'label'; name the files in 'file_name'"),
         ("file_name,label\n../secret.png,1\n", "leads outside"),
         ("file_name,label\n/etc/hostname,1\n", "leads outside"),
-        ("file_name,label\nb.png,1\n", "is not a regular file"),
+        ("file_name,label\nb.png,1\n", r"names 'b\.png', which is not there"),
         ("file_name,label\na.png,1\n,2\n", "names no file in row 1"),
         ("file_name,label\na.png\n", "cannot be read"),
         ("", "cannot be read"),

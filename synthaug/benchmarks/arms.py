@@ -37,14 +37,14 @@ SIDES: Mapping[Side, str] = {
 """What each side of a benchmark is for."""
 
 _SHOWN = {
-    "synthetic": "synthetic rows of the same class",
-    "smote": "rows between two neighbours of the class (SMOTE)",
-    "latent-smote": "rows between two neighbours of the class in the latent space (SMOTE, decoded)",
-    "duplicated": "repeated real rows of the same class",
-    "gaussian": "draws from one normal distribution for each class",
+    "synthetic": "synthetic rows of the same {unit}",
+    "smote": "rows between two neighbours of the {unit} (SMOTE)",
+    "latent-smote": "rows between two neighbours of the {unit} in the latent space (SMOTE, decoded)",
+    "duplicated": "repeated real rows of the same {unit}",
+    "gaussian": "draws from one normal distribution for each {unit}",
     "shuffled": "synthetic rows under shuffled labels",
-    "oracle": "further real rows of the same class",
-    "oracle/4": "further real rows of the same class, a quarter as many",
+    "oracle": "further real rows of the same {unit}",
+    "oracle/4": "further real rows of the same {unit}, a quarter as many",
 }
 
 
@@ -97,18 +97,28 @@ class Arm:
     @property
     def describe(self) -> str:
         """Say in a few words what the arm trains on."""
+        return self.describe_by("class")
+
+    def describe_by(self, unit: str) -> str:
+        """Say in a few words what the arm trains on.
+
+        Args:
+            unit: What rows are balanced by and exchanged within, "class" or "group".
+        """
+        often = f", {'classes' if unit == 'class' else unit + 's'} equally often"
+        shown = self._rows_shown.format(unit=unit)
         moved = {"": "", "classical": ", augmented", "strong": ", strongly augmented"}[self.augmentation]
         if self.alone:
-            return f"{self._rows_shown} alone, classes equally often{moved}"
-        order = ", classes equally often" if self.balanced else " as they come"
+            return f"{shown} alone{often}{moved}"
+        order = often if self.balanced else " as they come"
         loss = {"": "", "weighted": ", class-balanced loss", "balanced-softmax": ", balanced softmax"}[self.loss]
-        return f"real rows{order}{moved}{loss}" + (f"; a share exchanged for {self._rows_shown}" if self.rows else "")
+        return f"real rows{order}{moved}{loss}" + (f"; a share exchanged for {shown}" if self.rows else "")
 
     @property
     def _rows_shown(self) -> str:
         if self.alone and self.rows == SYNTHETIC:
             return "synthetic rows"
-        return _SHOWN.get(self.rows, f"synthetic rows of {self.rows}")
+        return _SHOWN.get(self.rows, f"synthetic rows of {self.rows}".replace("{", "{{").replace("}", "}}"))
 
     @property
     def base(self) -> str:

@@ -138,7 +138,7 @@ def _arm_entry(result: ArmResults, roles: Mapping[str, str], contest: Contest) -
     interval = (max(0.0, accuracy.low), min(1.0, accuracy.high))
     return {
         "name": result.arm.name,
-        "description": result.arm.describe,
+        "description": result.arm.describe_by("class" if contest.groups is None else "group"),
         "side": result.arm.side,
         "role": roles.get(result.arm.name, ""),
         "options": result.options,
