@@ -22,7 +22,7 @@ from synthaug.quality import evaluation
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = typer.main.get_command(cli.app).commands
-NOT_RUN = "# not run: "
+NOT_RUN = "# not run by the tests: "
 """The first line of a block that no test executes starts so, and goes on with the reason; a reader sees it."""
 OUTPUT = "text"
 """Language of blocks that show what a command prints."""
