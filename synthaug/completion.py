@@ -92,17 +92,20 @@ def _settle(
     choices = generator.open_choices()
     chosen: dict[str, Any] = {name: values[0] for name, values in choices.items()}
     seconds = parse_duration(recipe.fit.budget) if recipe.fit.budget else None
+    compare = partial(
+        compare_candidates, judge=judge, validation=plan.validation, seed=recipe.fit.seed, training=plan.train
+    )
     if len(plan.validation) and _is_worth_choosing(seconds, summary["images_seen"]):
         snapshots = load_snapshots(folder)
         if snapshots:
             candidates = [Candidate("last weights", lambda: copy_with(generator, **chosen))]
             candidates += [Candidate(n, partial(_restore, generator, w, plan.train)) for n, w in snapshots.items()]
-            best, trials = compare_candidates(candidates, judge, plan.validation, seed=recipe.fit.seed)
+            best, trials = compare(candidates)
             generator = candidates[best].prepare()
             scores |= _describe_trials(trials, best)
         for name, values in choices.items():
             candidates = [Candidate(f"{name}={v}", partial(copy_with, generator, **{name: v})) for v in values]
-            best, trials = compare_candidates(candidates, judge, plan.validation, seed=recipe.fit.seed)
+            best, trials = compare(candidates)
             chosen[name] = values[best]
             scores |= _describe_trials(trials, best)
     return copy_with(generator, **chosen), chosen, scores
@@ -122,7 +125,13 @@ def _describe_trials(trials: list[Trial], best: int) -> dict[str, float]:
     for index, trial in enumerate(trials):
         name = f"{trial.name}, chosen" if index == best else trial.name
         scores[f"CAS, {name}"], scores[f"coverage, {name}"] = trial.accuracy, trial.coverage
-        print(f"validation rows: {name}: CAS {trial.accuracy:.3f}, coverage {trial.coverage:.3f}", file=sys.stderr)
+        scores[f"another class, {name}"] = trial.wrong
+        line = f"validation rows: {name}: CAS {trial.accuracy:.3f}, coverage {trial.coverage:.3f}"
+        line += f", another class {trial.wrong:.3f}"
+        if trial.copies is not None:
+            scores[f"near copies, {name}"] = trial.copies
+            line += f", near copies {trial.copies:.3f}"
+        print(line, file=sys.stderr)
     return scores
 
 

@@ -18,6 +18,7 @@ from synthaug.data import LabeledImages
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
 from synthaug.metrics import balanced_accuracy
+from synthaug.neighbours import measure_nearest
 from synthaug.noise import draw_normal
 
 __all__ = ["Candidate", "Trial", "compare_candidates", "count_wrong_labels"]
@@ -25,6 +26,11 @@ __all__ = ["Candidate", "Trial", "compare_candidates", "count_wrong_labels"]
 _DRAWS, _MOST_DRAWS, _MOST_ROWS = 200, 4_000, 2_000
 _STEPS, _BATCH = 150, 64
 _NEIGHBOURS = 5
+_NEAR, _MOST_COPIES, _LEAST_ROWS = 1 / 3, 0.01, 20
+"""Nearer than this share of the median distance of validation rows is a near copy; the share of them that costs
+nothing; fewer validation rows than the last tell no distance."""
+_MOST_COMPARED = 16_384
+"""Training rows of a class, evenly taken, with which samples are compared at most."""
 _FIRST_DRAW = 1 << 32
 """Draws far beyond those of a generation, so that nothing is chosen for the images that are written."""
 
@@ -53,20 +59,30 @@ class Trial:
         accuracy: Balanced accuracy of a small classifier trained on its samples alone (CAS).
         coverage: Share of validation rows with a sample nearer than their 5th nearest other validation row, in
             the judge's features.
+        copies: Share of samples nearer to a training row of their class than a third of the median distance of
+            validation rows; None where it was not counted.
+        wrong: Share of samples that the judge gives another class.
     """
 
     name: str
     accuracy: float
     coverage: float
+    copies: float | None = None
+    wrong: float = 0.0
 
     @property
     def score(self) -> float:
-        """Mean of the two."""
-        return 0.5 * (self.accuracy + self.coverage)
+        """Mean of accuracy and coverage, less the share of wrong classes and that of near copies above 1 %."""
+        return 0.5 * (self.accuracy + self.coverage) - self.wrong - max(0.0, (self.copies or 0.0) - _MOST_COPIES)
 
 
 def compare_candidates(
-    candidates: Sequence[Candidate], judge: Judge, validation: LabeledImages, *, seed: int
+    candidates: Sequence[Candidate],
+    judge: Judge,
+    validation: LabeledImages,
+    *,
+    seed: int,
+    training: LabeledImages | None = None,
 ) -> tuple[int, list[Trial]]:
     """Return the index of the candidate to take and how all of them did.
 
@@ -78,14 +94,18 @@ def compare_candidates(
         judge: Gives the features in which coverage is counted.
         validation: Rows that neither generator nor judge learned from.
         seed: Seed of draws and classifier; the same for all.
+        training: Rows the generator was fitted on, near which samples count as copies; None counts none.
     """
     rows = _take_rows(validation)
+    near = None if training is None else _Nearness(training, rows)
     trials = []
     for candidate in candidates:
         generator = candidate.prepare()
         pixels, labels = _draw(generator, np.unique(rows.labels), seed)
         accuracy = _score_classifier(pixels, labels, rows, seed)
-        trials.append(Trial(candidate.name, accuracy, _cover(judge, pixels, rows.pixels)))
+        copies = None if near is None else near.count_copies(pixels, labels)
+        wrong = _count_wrong(judge, pixels, labels)
+        trials.append(Trial(candidate.name, accuracy, _cover(judge, pixels, rows.pixels), copies, wrong))
     best = max(range(len(trials)), key=lambda index: trials[index].score)
     first = trials[0]
     margin = math.sqrt(max(first.accuracy * (1 - first.accuracy), 1 / len(rows)) / len(rows))
@@ -105,8 +125,13 @@ def count_wrong_labels(generator: ConditionalGenerator, judge: Judge, *, seed: i
     shares = []
     for label in range(generator.num_classes):
         pixels, labels = _draw(generator, np.array([label]), seed, each)
-        shares.append(float((judge.logits(to_tensor(pixels)).argmax(1).numpy() != labels).mean()))
+        shares.append(_count_wrong(judge, pixels, labels))
     return shares
+
+
+def _count_wrong(judge: Judge, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
+    """Return the share of samples that the judge gives another class."""
+    return float((judge.logits(to_tensor(pixels)).argmax(1).numpy() != labels).mean())
 
 
 def _take_rows(validation: LabeledImages) -> LabeledImages:
@@ -157,6 +182,45 @@ def _cover(judge: Judge, samples: NDArray[np.uint8], rows: NDArray[np.uint8]) ->
     distances = torch.cdist(real, real)
     radius = distances.kthvalue(min(_NEIGHBOURS + 1, len(real)), dim=1).values
     return float((torch.cdist(real, fake).min(dim=1).values <= radius).float().mean())
+
+
+class _Nearness:
+    """Training rows, and how near to them a sample counts as a copy: much nearer than held-out rows lie.
+
+    Args:
+        training: The training rows.
+        rows: Held-out rows; with few of them nothing is counted.
+    """
+
+    def __init__(self, training: LabeledImages, rows: LabeledImages) -> None:
+        self._known = training.take(_spread(training.labels))
+        self._radius: float | None = None
+        if len(rows) >= _LEAST_ROWS:
+            self._radius = _NEAR * float(np.median(_nearest_of_class(rows.pixels, rows.labels, self._known)))
+
+    def count_copies(self, samples: NDArray[np.uint8], labels: NDArray[np.int64]) -> float | None:
+        """Return the share of samples that count as copies; None where nothing is counted."""
+        if self._radius is None:
+            return None
+        return float((_nearest_of_class(samples, labels, self._known) < self._radius).mean())
+
+
+def _spread(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at most so many rows of each class, evenly taken."""
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    return np.sort(np.concatenate([rows[:: -(-len(rows) // _MOST_COMPARED)] for rows in members]))
+
+
+def _nearest_of_class(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], known: LabeledImages
+) -> NDArray[np.float64]:
+    """Return the pixel distance of each image to the nearest known one of its class; infinite where there is none."""
+    distances = np.full(len(pixels), np.inf)
+    for label in np.unique(labels):
+        own, others = labels == label, known.labels == label
+        if others.any():
+            distances[own] = measure_nearest(pixels[own], known.pixels[others])[1]
+    return distances
 
 
 def copy_with(generator: ConditionalGenerator, **settings: object) -> ConditionalGenerator:

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from synthaug.errors import InputError
-from synthaug.generators.glow import BIN_WIDTH, Glow
+from synthaug.generators.glow import BIN_WIDTH, TEMPERATURES, Glow
 from synthaug.generators.typicality import choose_rows, likelihood_floors
 from synthaug.generators.whitening import ClassGaussian
 from synthaug.noise import BatchRandom
+from synthaug.selection import copy_with
 
 
 def tiny(image_size=8, channels=1, num_classes=3, seed=0, disturb=0.1, dtype=torch.float64, **options):
@@ -221,6 +222,17 @@ def test_denoising_moves_along_the_score():
     torch.testing.assert_close((step * direction).flatten(1).sum(1), slope, rtol=1e-4, atol=1e-4)
 
 
+def test_temperature_is_left_to_the_fit_unless_it_is_given():
+    sizes = {"class_names": ["a", "b"], "image_size": 8, "channels": 1, "width": 8, "dense_width": 8}
+    glow = Glow(**sizes)
+    assert glow.open_choices() == {"temperature": TEMPERATURES}
+    assert glow.default_temperature == TEMPERATURES[0]
+    chosen = copy_with(glow, temperature=TEMPERATURES[-1])
+    assert chosen.default_temperature == TEMPERATURES[-1] != glow.default_temperature
+    given = Glow(**sizes, temperature=0.7)
+    assert given.open_choices() == {} and given.default_temperature == 0.7
+
+
 def test_fine_latents_are_cooler_than_the_top():
     model = tiny(noise_level=0.0, fine_temperature=0.5)
     noise, labels = torch.randn(2, *model.noise_shape, dtype=torch.float64), torch.tensor([0, 1])
@@ -415,6 +427,12 @@ def test_presets_regularise_what_is_small():
     assert small["log_scale"] < large["log_scale"]
 
 
+def test_presets_clean_samples_of_many_grey_images_less():
+    small, large, colour = (Glow.preset([n] * 10, 28, c).constructor for n, c in ((20, 1), (6000, 1), (6000, 3)))
+    assert large["temperature"] > small["temperature"] == colour["temperature"] == TEMPERATURES[0]
+    assert large["denoise_steps"] < small["denoise_steps"] == colour["denoise_steps"]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -422,6 +440,9 @@ def test_presets_regularise_what_is_small():
         {"checkerboard": -1},
         {"dropout": 1.0},
         {"dequantization": "varational"},
+        {"temperature": -0.1},
+        {"temperature": float("nan")},
+        {"temperature": "warm"},
     ],
 )
 def test_arguments_out_of_range_are_input_errors(wrong):

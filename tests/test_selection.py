@@ -5,6 +5,7 @@ import pytest
 import torch
 from toys import ToyGenerator
 
+from synthaug.codec import to_pixels
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import fit_judge
 from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
@@ -72,6 +73,7 @@ def test_the_better_candidate_wins_and_a_bad_default_does_not_stay(bars):
     assert best == 1 and [trial.name for trial in trials] == ["wrong", "right"]
     assert trials[1].accuracy > 0.95 and trials[0].accuracy < 0.1
     assert trials[1].coverage > 0.9
+    assert trials[0].wrong == 1.0 and trials[1].wrong == 0.0
 
 
 def test_a_collapsed_candidate_is_told_by_its_coverage(bars):
@@ -86,6 +88,36 @@ def test_the_default_stays_where_candidates_are_alike(bars):
     candidates = [Candidate("first", lambda: Bars()), Candidate("twin", lambda: Bars())]
     best, trials = compare_candidates(candidates, judge, rows, seed=0)
     assert best == 0 and trials[0].score == trials[1].score
+
+
+def test_near_copies_are_counted_by_class_and_cost_the_choice(bars):
+    judge, rows = bars
+    noise = torch.randn(60, 65, generator=torch.Generator().manual_seed(1))
+    labels = np.repeat(np.arange(3), 20)
+    fresh = to_pixels(Bars().sample(torch.from_numpy(labels), noise=noise))
+    candidates = [Candidate("first", lambda: Bars())]
+    _, (far,) = compare_candidates(candidates, judge, rows, seed=0, training=Rows(fresh, labels))
+    assert far.copies == 0.0  # new draws lie as far from training rows as held-out rows do
+    made = to_pixels(Bars(varied=False).sample(torch.from_numpy(labels), noise=noise))
+    candidates = [Candidate("copied", lambda: Bars(varied=False)), Candidate("varied", lambda: Bars())]
+    best, (near, far) = compare_candidates(candidates, judge, rows, seed=0, training=Rows(made, labels))
+    assert near.copies == 1.0 and far.copies == 0.0 and best == 1
+    assert near.score == pytest.approx(0.5 * (near.accuracy + near.coverage) - near.wrong - 0.99)
+    other = Rows(made, np.roll(labels, 20))  # the same images as rows of another class
+    assert compare_candidates(candidates[:1], judge, rows, seed=0, training=other)[1][0].copies == 0.0
+
+
+def test_few_validation_rows_tell_no_distance(bars):
+    judge, rows = bars
+    few = rows.take(np.arange(0, 60, 4))
+    _, (trial,) = compare_candidates([Candidate("first", lambda: Bars())], judge, few, seed=0, training=rows)
+    assert trial.copies is None and Trial("x", 0.8, 0.6, None).score == pytest.approx(0.7)
+
+
+def test_a_share_of_copies_up_to_one_percent_costs_nothing():
+    assert Trial("x", 0.8, 0.6, 0.01).score == pytest.approx(0.7)
+    assert Trial("x", 0.8, 0.6, 0.03).score == pytest.approx(0.68)
+    assert Trial("x", 0.8, 0.6, 0.03, 0.1).score == pytest.approx(0.58)
 
 
 def test_wrong_labels_are_counted_by_class(bars):

@@ -88,8 +88,6 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
     snapshots: ClassVar[tuple[float, ...]] = ()
     """Fractions of a training at which the averaged weights are kept, to be compared with the last ones on
     validation rows; for families whose training can turn for the worse."""
-    default_temperature: ClassVar[float] = 1.0
-    """Temperature that `generate` uses when none is given."""
 
     def __init__(
         self,
@@ -122,6 +120,11 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @property
+    def default_temperature(self) -> float:
+        """Temperature that `generate` uses when none is given."""
+        return 1.0
 
     @property
     @abstractmethod
