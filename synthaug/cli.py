@@ -241,12 +241,13 @@ def mix(
     synthetic: Annotated[str, typer.Argument(metavar="SYNTHETIC", help="dataset made by generate")],
     output: Output,
     split: Split = None,
+    label_column: LabelColumn = None,
     fresh: Fresh = False,
 ) -> None:
     """Put real rows, in their order, before synthetic ones; never shuffles."""
     from synthaug.journey import mix_datasets
 
-    _print_path(mix_datasets(real, synthetic, output, split=split or "train", fresh=fresh))
+    _print_path(mix_datasets(real, synthetic, output, split=split or "train", label_column=label_column, fresh=fresh))
 
 
 @app.command()
@@ -482,7 +483,9 @@ def _run(arguments: list[str], debug: bool) -> int:
         code = app(args=arguments, prog_name="synthaug", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except _CLICK_EXCEPTION as error:
-        return _fail(f"{error.format_message()}; see synthaug --help", error.exit_code)
+        known = command if command in {one.callback.__name__ for one in app.registered_commands if one.callback} else ""
+        words = " ".join(filter(None, ("synthaug", known, "--help")))
+        return _fail(f"{error.format_message().rstrip('.')}; see {words}", error.exit_code)
     except (FailedError, GainError, InputError, StoppedError) as error:
         if debug:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 import sys
@@ -132,10 +133,34 @@ def _parse_generate(values: Mapping[str, Any]) -> GenerateSection:
     return parse_recipe(whole, origin="generate").generate
 
 
-def mix_datasets(real: str, synthetic: str, output: Path, *, split: str = "train", fresh: bool = False) -> Path:
-    """Write real rows and then synthetic ones as a dataset folder; the other splits pass through."""
-    splits = open_splits(real)
-    mixed = mix(pick_split(splits, split, real), open_dataset(synthetic))
+def mix_datasets(
+    real: str,
+    synthetic: str,
+    output: Path,
+    *,
+    split: str = "train",
+    label_column: str | None = None,
+    fresh: bool = False,
+) -> Path:
+    """Write real rows and then synthetic ones as a dataset folder; the other splits pass through.
+
+    Args:
+        real: DATASET with the real rows.
+        synthetic: DATASET with the synthetic ones; one that `generate` made knows its label column.
+        output: Folder to make.
+        split: Split of the real rows.
+        label_column: By which the synthetic rows are put in order; found when None.
+        fresh: Remove what an earlier run left in `output`.
+    """
+    splits, record = open_splits(real), Path(synthetic) / "synthaug.json"
+    rows = pick_split(splits, split, real)
+    if label_column is None and record.is_file():
+        known = json.loads(record.read_text(encoding="utf-8")).get("label_column")
+        label_column = known if known in rows.features else None
+    elif label_column is not None and label_column not in rows.features:
+        there = ", ".join(map(repr, rows.features))
+        raise InputError(f"no column {label_column!r} in {real!r}; name one of its columns: {there}")
+    mixed = mix(rows, open_dataset(synthetic), label_column=label_column)
     return _write_beside(splits, split, mixed, output, fresh)
 
 

@@ -213,7 +213,7 @@ def test_unknown_names(refuse, good, run_folder):
     )
     refuse("generate.filter.*'none' or 'default'", "generate", run_folder, "--filter", "strict", "--output", "{out}")
     refuse("dataset.on_bad_image", *fit_words(good, "--on-bad-image", "ignore"))
-    refuse("No such command", "fitt")
+    refuse(r"No such command 'fitt'.*\?; see synthaug --help", "fitt")
     refuse("No such option", "inspect", good, "--colour")
     words = ("benchmark", "--real", good, "--synthetic", good, "--test", good, "--output", "{out}")
     refuse("arm 'reel' is unknown.*did you mean 'real'", *words, "--arms", "reel")
@@ -289,7 +289,7 @@ def test_what_must_be_named(refuse, good, run_folder):
     refuse("no DATASET given", "fit", "--generator", "cvae", "--output", "{out}")
     refuse("no generator given", "fit", good, "--output", "{out}")
     refuse("no --output given", "fit", good, "--generator", "cvae")
-    refuse("Missing option '--output'", "generate", run_folder)
+    refuse("Missing option '--output' / '-o'; see synthaug generate --help", "generate", run_folder)
     refuse("Missing option '--test'", "benchmark", "--real", good, "--synthetic", good, "--output", "{out}")
     refuse("no Hub id", "push", run_folder, "name-without-user")
 

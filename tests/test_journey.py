@@ -3,11 +3,13 @@
 import json
 
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 
 from synthaug.cli import _run
+from synthaug.errors import InputError
 from synthaug.journey import mix_datasets, strip_dataset
 from synthaug.recipe import parse_recipe
+from synthaug.sources import open_dataset
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +97,20 @@ def test_every_recipe_key_of_the_contract_is_known():
         }
     )  # fmt: skip
     assert recipe.generate.filter == "default"
+
+
+def test_mix_takes_the_label_column_that_generate_wrote_down(tmp_path):
+    """Where several columns may hold labels, the folder of the synthetic rows tells; else the flag does."""
+    pictures = open_dataset("digits")["image"][:2]
+    rows = Dataset.from_dict({"image": pictures, "kind": ["a", "b"], "site": ["x", "y"]})
+    rows.save_to_disk(str(tmp_path / "real"))
+    (tmp_path / "made").mkdir()
+    rows.to_parquet(tmp_path / "made" / "train.parquet")
+    where = (str(tmp_path / "real"), str(tmp_path / "made"))
+    with pytest.raises(InputError, match="2 columns may hold the labels"):
+        mix_datasets(*where, tmp_path / "out")
+    with pytest.raises(InputError, match=r"no column 'kin' in .*; name one of its columns: 'image', 'kind', 'site'"):
+        mix_datasets(*where, tmp_path / "out", label_column="kin")
+    (tmp_path / "made" / "synthaug.json").write_text(json.dumps({"label_column": "kind"}))
+    made = mix_datasets(*where, tmp_path / "out")
+    assert open_dataset(str(made))["synthetic"][:] == [False, False, True, True]
