@@ -1,21 +1,27 @@
-"""Where a fit can be watched: losses, speed and sample grids, through Accelerate's trackers."""
+"""Where a fit can be watched: progress bar, log and alarms; losses, speed and sample grids in Accelerate's trackers."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
+from tqdm import tqdm
+
+from synthaug.budget import Budget
 from synthaug.errors import InputError, suggest
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-__all__ = ["LOGS", "TRACKERS", "Journal", "check_tracker"]
+__all__ = ["LOGS", "TRACKERS", "Journal", "Monitor", "check_tracker"]
 
 LOGS = "logs"
 """Folder in a run for what trackers write; never pushed."""
@@ -24,6 +30,9 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 """Each is the name of a tracker of Accelerate, of its package, and of the extra that installs it."""
 
 _PROJECT = "synthaug"
+_LOG_SECONDS = 2.0
+_ALARM_ENTRIES = 3
+"""Log entries in a row that have to show a sign before it is told."""
 
 
 def check_tracker(name: str | None) -> None:
@@ -150,3 +159,106 @@ def _read_picture(png: bytes) -> Any:
     from PIL import Image
 
     return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+class Monitor:
+    """What can be seen of a fit while it goes on: progress bar, log and alarms of the first process.
+
+    Args:
+        folder: The run folder.
+        budget: How long the fit is.
+        journal: Takes the log entries too.
+        diagnose: Returns a line for each sign that the fit goes wrong, given losses and progress.
+        main: Whether this is the first process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        budget: Budget,
+        journal: Journal,
+        *,
+        diagnose: Callable[[dict[str, float], float], Sequence[str]],
+        main: bool,
+    ) -> None:
+        self._folder, self._budget, self._journal, self._main = folder, budget, journal, main
+        self._diagnose, self._alarms = diagnose, _Alarms(folder)
+        self._bar: Any = None
+        self._logged = 0.0
+        self.losses: dict[str, float] = {}
+        """Those of the last entry."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """The alarms that lasted."""
+        return self._alarms.told
+
+    @contextmanager
+    def open(self, title: str, images_seen: int) -> Iterator[None]:
+        """Context in which the fit can be watched.
+
+        Args:
+            title: Of the progress bar.
+            images_seen: Images seen so far.
+        """
+        self._logged = self._budget.elapsed
+        bar = tqdm(
+            total=self._budget.images, initial=images_seen, unit="img", unit_scale=True, disable=not self._main,
+            mininterval=0.5, desc=title, dynamic_ncols=True,
+        )  # fmt: skip
+        with bar as self._bar, self._journal.open(images_seen, self._budget.elapsed):
+            yield
+
+    def advance(self, images: int, images_seen: int) -> bool:
+        """Move the bar by a step; tell whether a log entry is due, every few seconds and at the end."""
+        self._bar.total = self._budget.images
+        self._bar.update(images)
+        waited = self._budget.elapsed - self._logged >= _LOG_SECONDS
+        return waited or self._budget.progress(images_seen) >= 1.0
+
+    def note(self, losses: Mapping[str, SupportsFloat], *, images_seen: int, progress: float) -> None:
+        """Write a log entry.
+
+        Args:
+            losses: "objective.name" -> value.
+            images_seen: Images seen so far.
+            progress: Fraction of the fit done before this step.
+        """
+        self._logged, self.losses = self._budget.elapsed, {name: float(value) for name, value in losses.items()}
+        self._bar.set_postfix({k.split(".")[-1]: f"{v:.3g}" for k, v in self.losses.items()}, refresh=False)
+        if self._main:
+            _log(self._folder, {"images": images_seen, "seconds": round(self._logged, 2), **self.losses})
+            self._journal.note(self.losses, images_seen=images_seen, seconds=self._logged)
+            self._alarms.sound(self._diagnose(self.losses, progress))
+
+
+class _Alarms:
+    """Says what goes wrong in a fit, each thing once, on stderr and in the log.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._counts = folder, Counter[str]()
+
+    def sound(self, lines: Sequence[str]) -> None:
+        """Take note of the alarms of one log entry; one that lasts is told, a passing one is not."""
+        for line in set(self._counts) - set(lines):
+            if self._counts[line] < _ALARM_ENTRIES:
+                del self._counts[line]
+        for line in lines:
+            self._counts[line] += 1
+            if self._counts[line] == _ALARM_ENTRIES:
+                tqdm.write(f"warning: {line}", file=sys.stderr)
+                _log(self._folder, {"warning": line})
+
+    @property
+    def told(self) -> list[str]:
+        """The alarms that lasted."""
+        return [line for line, count in self._counts.items() if count >= _ALARM_ENTRIES]
+
+
+def _log(folder: Path, entry: Mapping[str, Any]) -> None:
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")

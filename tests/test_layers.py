@@ -17,7 +17,7 @@ LEVELS = (
     "generators.whitening generators.adversary engine generators.ladder tracking cards.scorecard loops.clock "
     "loops.schedules loops.transforms loops.likeness benchmarks.arms benchmarks.verdicts strong",
     "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules",
-    "quality.assessment quality.cas columns drawing folder imagestats judge quality.referee "
+    "quality.assessment quality.cas columns descent drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
     "generators benchmarks.cells benchmarks.rivals groups quality.draws localfiles rows scan exploration.traversals",
     "benchmarks.cellpool benchmarks.grouping checkpoint costs data mixing sampling sources benchmarks.tuning "

@@ -88,7 +88,7 @@ def test_a_resumed_fit_goes_on_in_its_log(tmp_path, monkeypatch):
         if len(seen) == 3:
             raise StoppedError("as a signal would", 2)
 
-    monkeypatch.setattr("synthaug.training._LOG_SECONDS", 0.0)
+    monkeypatch.setattr("synthaug.tracking._LOG_SECONDS", 0.0)
     monkeypatch.setattr(Journal, "note", stop)
     options = {"images": 640, "batch_size": 64, "save_every": "128", "track": "tensorboard", **SMALL}
     with pytest.raises(StoppedError):

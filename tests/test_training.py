@@ -14,11 +14,12 @@ from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
 from synthaug.checkpoint import load_generator, load_judge, load_snapshots, read_source
+from synthaug.descent import _descend, _make_optimizer
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.fitting import fit
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import Objective
-from synthaug.training import _Alarms, _descend, _make_optimizer
+from synthaug.tracking import _Alarms
 
 families = pytest.mark.parametrize("family", list(GENERATORS))
 
