@@ -8,6 +8,7 @@ import hashlib
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,15 +24,17 @@ from accelerate.state import AcceleratorState
 from test_generation import tree
 from toys import ToyGenerator, keep_bright_corners
 
-from synthaug import checkpoint, completion, engine, fitting, training
+from synthaug import checkpoint, completion, descent, drawing, engine, export, fitting, folder, training
 from synthaug.balance import make_plan
-from synthaug.checkpoint import load_state, save_state
+from synthaug.checkpoint import is_run, load_state, save_state
+from synthaug.cli import main
 from synthaug.engine import hold_vote
 from synthaug.errors import FailedError, RankError
 from synthaug.fitting import fit
 from synthaug.generation import generate
 from synthaug.generators import CVAE
 from synthaug.judge import fit_judge
+from synthaug.shards import ShardWriter
 from synthaug.sources import open_dataset
 
 SIZES = {
@@ -86,8 +89,8 @@ class Fuse:
         return wrapped
 
 
-def lay(fuse, set_attribute):
-    for owner, name in POINTS:
+def lay(fuse, set_attribute, points=POINTS):
+    for owner, name in points:
         set_attribute(owner, name, fuse.wrap(getattr(owner, name)))
 
 
@@ -152,32 +155,34 @@ def test_ten_kills_anywhere_in_a_fit_change_nothing(family, digits, tmp_path, mo
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", SIZES)
-def test_killed_on_two_processes(family, tmp_path):
+def test_killed_on_two_processes(family, tmp_path, request):
     words = ["fit", "digits", "--generator", family, "--images", "960", "--set", "fit.batch_size=32", "--set",
              "fit.save_every=64", "--limit-per-class", "12", "--num-processes", "2"]  # fmt: skip
     words += [word for key, value in SIZES[family].items() for word in ("--set", f"generator.{key}={value}")]
 
     def start(name):
         command = [sys.executable, "-m", "synthaug", *words, "--output", str(tmp_path / name)]
-        return subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        request.addfinalizer(process.kill)  # a test that fails leaves no fit behind; ranks end with their launcher
+        return process
 
-    assert start("whole").wait(300) == 0
+    assert start("whole").wait(600) == 0
     for kill in range(2):
         process, states = start("cut"), tmp_path / "cut" / "state"
         before = sorted(states.glob("images-*"))
         wait_until(lambda states=states, before=before: sorted(states.glob("images-*")) != before)
         if kill == 0:  # a rank dies: the launcher ends the other
             os.kill(int(subprocess.check_output(["pgrep", "-P", str(process.pid)]).split()[-1]), signal.SIGKILL)
-            assert process.wait(120) == 137
+            assert process.wait(300) == 137
         else:  # the launcher dies: its ranks save and end by themselves
             process.kill()
             process.wait()
             wait_until(lambda: not (tmp_path / "cut" / ".lock").exists())
-    assert start("cut").wait(300) == 0
+    assert start("cut").wait(600) == 0
     assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
 
 
-def wait_until(condition, seconds=120):
+def wait_until(condition, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -303,19 +308,54 @@ def test_the_first_may_finish_longer_than_a_collective_waits(digits, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypatch):
-    original = training._descend
+    original = descent._descend
 
     def poison(objective, optimizer, progress):
         original(objective, optimizer, progress)
         if progress >= 0.55:  # the losses of this step were finite
             next(iter(objective.module.parameters())).data.fill_(float("nan"))
 
-    monkeypatch.setattr(training, "_descend", poison)
+    monkeypatch.setattr(descent, "_descend", poison)
     monkeypatch.setattr(training, "_find_bad", lambda losses: 0)
     with pytest.raises(FailedError, match=r"diverged: weight .* is not finite.*last good state"):
         fit_small(digits, "cvae", tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run" / "state").glob("images-*"))
     assert names == ["images-000000000000128", "images-000000000000192"]
+
+
+def test_a_signal_while_the_run_is_finished_costs_no_training(digits, tmp_path):
+    def interrupted():
+        fitting.finish_run = lambda *arguments: os.kill(os.getpid(), signal.SIGTERM)
+        fit_small(digits, "cvae", tmp_path / "cut")
+
+    assert in_child(interrupted) == signal.SIGTERM
+    assert states(tmp_path / "cut")[-1] == "images-000000000000320" and not is_run(tmp_path / "cut")
+    log = (tmp_path / "cut" / "log.jsonl").read_bytes()
+    fit_small(digits, "cvae", tmp_path / "cut")
+    assert (tmp_path / "cut" / "log.jsonl").read_bytes() == log  # no step was taken
+    fit_small(digits, "cvae", tmp_path / "whole")
+    assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
+
+
+def test_no_token_in_anything_that_fit_and_generate_say_or_leave(tmp_path, monkeypatch, capfd):
+    token = "hf_canaryTokenThatNobodyMaySee"
+    monkeypatch.setenv("HF_TOKEN", token)
+    words = ["fit", "digits", "--generator", "cvae", "--images", "64", "--limit-per-class", "6", "--set",
+             "generator.width=8", "--output", str(tmp_path / "run")]  # fmt: skip
+    generated = ["generate", str(tmp_path / "run"), "--per-class", "2", "--filter", "none", "--output",
+                 str(tmp_path / "out")]  # fmt: skip
+    commands = [[*words, "--dry-run"], words, generated, [*generated, "--seed", "5"], [*words, "--set", "fit.seed=x"]]
+    codes = []
+    for command in commands:
+        try:
+            codes.append(main(command) or 0)
+        except SystemExit as ended:
+            codes.append(ended.code or 0)
+    assert codes == [0, 0, 0, 2, 2]
+    out, err = capfd.readouterr()
+    assert "run" in out and token not in out + err
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) > 10 and not [path for path in files if token.encode() in path.read_bytes()]
 
 
 def make_player():
@@ -359,11 +399,16 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_reliability import generate_small
 if __name__ == "__main__":
-    generate_small({output!r}, {check!r}, {processes})
+    generate_small({output!r}, {check!r}, {processes}, {kill_at!r})
 """
+WRITING = ((drawing.BlockPool, "get"), (ShardWriter, "write"), (folder, "hash_file"), (folder, "publish"),
+           (folder, "write_file"), (export, "write_file"), (Path, "rename"), (Path, "replace"))  # fmt: skip
+"""Calls around which a generation is killed: blocks, rows, hashes, and the files that appear."""
 
 
-def generate_small(output, check, processes):
+def generate_small(output, check, processes, kill_at=None):
+    if kill_at is not None:
+        lay(Fuse(kill_at), setattr, WRITING)
     check = keep_bright_corners if check == "corners" else "none"
     generate(ToyGenerator(), PLAN, output=output, filter=check, num_processes=processes, rows_per_shard=200)
 
@@ -383,37 +428,42 @@ def test_a_full_disk_stops_a_generation_with_one_line(tmp_path):
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
-def start_generation(folder, check, processes, threads):
-    text = SCRIPT.format(tests=str(Path(__file__).parent), output=str(folder), check=check, processes=processes)
-    script = folder.with_suffix(f".{processes}.py")
-    script.write_text(text)
+def run_generation(output, check, processes, threads, kill_at=None):
+    """Generate in a process of its own, killed at a point of WRITING; return its exit code."""
+    arguments = {"output": str(output), "check": check, "processes": processes, "kill_at": kill_at}
+    script = output.with_suffix(f".{processes}.py")
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), **arguments))
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    return subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL)
+    return subprocess.run([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL, timeout=200,
+                          check=False).returncode  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("check", ["none", "corners"])
-def test_kills_processes_and_threads_change_no_byte(check, tmp_path):
-    generate_small(tmp_path / "whole", check, 1)
-    chance, kills = random.Random(check), 0
-    for processes, threads in ((1, 2), (2, 1), (4, 2)):
-        folder = tmp_path / f"on-{processes}"
-        for _ in range(2 if processes == 4 else 1 + (check == "none")):  # five in either half: ten kills in all
-            process = start_generation(folder, check, processes, threads)
-            wait_until(lambda folder=folder: (folder / ".partial").is_dir())
-            time.sleep(chance.uniform(0, 0.5))
-            process.kill()
-            kills += process.wait() == -signal.SIGKILL
-        assert start_generation(folder, check, processes, threads).wait(120) == 0
-        assert tree(folder) == tree(tmp_path / "whole")
-    assert kills >= 3
+def test_kills_processes_and_threads_change_no_byte(check, tmp_path, monkeypatch):
+    fuse, chance = Fuse(), random.Random(check)
+    with monkeypatch.context() as patch:
+        lay(fuse, patch.setattr, WRITING)
+        generate_small(tmp_path / "whole", check, 1)
+    for processes, threads, wanted in ((1, 2, 1), (2, 1, 2), (4, 2, 2)):  # five kills, ten with both halves
+        output, kills = tmp_path / f"on-{processes}", 0
+        while kills < wanted:
+            kill_at = chance.randrange(fuse.count // (1 + 2 * bool(kills)))  # less is left after a resume
+            code = run_generation(output, check, processes, threads, kill_at)
+            assert code in (0, -signal.SIGKILL)
+            kills += code == -signal.SIGKILL
+            if code == 0:  # done before that point: anew
+                shutil.rmtree(output)
+                kills = 0
+        assert run_generation(output, check, processes, threads) == 0
+        assert tree(output) == tree(tmp_path / "whole")
 
 
 @pytest.mark.slow
 def test_torchrun_generates_once_with_the_bytes_of_one(tmp_path):
     generate_small(tmp_path / "whole", "corners", 1)
     script = tmp_path / "script.py"
-    arguments = {"output": str(tmp_path / "out"), "check": "corners", "processes": 1}
+    arguments = {"output": str(tmp_path / "out"), "check": "corners", "processes": 1, "kill_at": None}
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), **arguments))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
@@ -422,8 +472,6 @@ def test_torchrun_generates_once_with_the_bytes_of_one(tmp_path):
 
 
 def test_only_the_first_of_several_processes_works_and_the_others_end_well(monkeypatch, capsys):
-    from synthaug.cli import main
-
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit) as caught:
