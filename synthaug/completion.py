@@ -28,7 +28,7 @@ from synthaug.training import sample_grid
 
 __all__ = ["finish_run", "reserve_share"]
 
-_BATCH_ROWS, _JUDGE_BYTES = 512, 512 << 20
+_BATCH_ROWS, _BATCH_VALUES, _JUDGE_BYTES = 512, 1 << 21, 512 << 20
 _RESERVE = 0.07
 """Share of a budget kept for comparing candidates."""
 _WRONG = 0.15
@@ -155,8 +155,9 @@ def _check_labels(plan: FitPlan, generator: ConditionalGenerator, judge: Judge, 
 
 def _read_batches(rows: LabeledImages, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield all rows in small batches, so that a memory-mapped set stays on disk."""
-    for start in range(0, len(rows), _BATCH_ROWS):
-        part = slice(start, start + _BATCH_ROWS)
+    count = max(1, min(_BATCH_ROWS, _BATCH_VALUES // rows.pixels[0].size))
+    for start in range(0, len(rows), count):
+        part = slice(start, start + count)
         yield to_tensor(rows.pixels[part]).to(device), torch.from_numpy(rows.labels[part]).to(device)
 
 
