@@ -49,7 +49,7 @@ def finish_run(folder: Path, plan: FitPlan, generator: ConditionalGenerator, sum
     few = _choose_judge_rows(rows, recipe.fit.seed)
     judge = fit_judge(few.pixels, few.labels, class_names=rows.class_names, seed=recipe.fit.seed)
     save_judge(folder, judge)
-    generator, chosen, scores = _settle(folder, plan, generator, judge, summary)
+    generator, chosen, compared, scores = _settle(folder, plan, generator, judge, summary)
     constructor = {**plan.constructor, **chosen}
     warnings = [*summary["warnings"], *_check_labels(plan, generator, judge, scores)]
     source = _describe_source(plan)
@@ -60,7 +60,7 @@ def finish_run(folder: Path, plan: FitPlan, generator: ConditionalGenerator, sum
         "family": generator.family,
         "version": generator.version,
         "constructor": constructor,
-        "preset": plan.preset_table(constructor),
+        "preset": plan.preset_table(constructor, compared),
         "scores": scores,
         "warnings": warnings,
         "class_counts": source["class_counts"],
@@ -83,14 +83,15 @@ def _is_worth_choosing(seconds: float | None, images_seen: int | None) -> bool:
 
 def _settle(
     folder: Path, plan: FitPlan, generator: ConditionalGenerator, judge: Judge, summary: Mapping[str, Any]
-) -> tuple[ConditionalGenerator, dict[str, Any], dict[str, float]]:
-    """Return the generator to keep, the constructor arguments that were chosen, and scores on validation rows.
+) -> tuple[ConditionalGenerator, dict[str, Any], set[str], dict[str, float]]:
+    """Return the generator to keep, the arguments left open, which of them were compared, scores on validation rows.
 
     First the snapshot, then each open choice, all by `compare_candidates`.
     """
     recipe, scores = plan.recipe, dict[str, float]()
     choices = generator.open_choices()
     chosen: dict[str, Any] = {name: values[0] for name, values in choices.items()}
+    compared = set[str]()
     seconds = parse_duration(recipe.fit.budget) if recipe.fit.budget else None
     compare = partial(
         compare_candidates, judge=judge, validation=plan.validation, seed=recipe.fit.seed, training=plan.train
@@ -107,8 +108,9 @@ def _settle(
             candidates = [Candidate(f"{name}={v}", partial(copy_with, generator, **{name: v})) for v in values]
             best, trials = compare(candidates)
             chosen[name] = values[best]
+            compared.add(name)
             scores |= _describe_trials(trials, best)
-    return copy_with(generator, **chosen), chosen, scores
+    return copy_with(generator, **chosen), chosen, compared, scores
 
 
 def _restore(generator: ConditionalGenerator, weights: Mapping[str, torch.Tensor], rows: LabeledImages) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,16 +55,26 @@ class FitPlan:
             f"; {absent}" if absent else ""
         )
 
-    def preset_table(self, constructor: Mapping[str, Any]) -> dict[str, str]:
-        """Return every number that follows from the data or the recipe, and where it came from."""
+    def preset_table(self, constructor: Mapping[str, Any], compared: Collection[str] = ()) -> dict[str, str]:
+        """Return every number that follows from the data or the recipe, and where it came from.
+
+        Args:
+            constructor: The arguments of the generator as it was kept.
+            compared: Those of them that were chosen on validation rows.
+        """
         given = self.recipe.generator.model_extra or {}
         defaults = inspect.signature(self.family).parameters
         table = {}
         for name, value in constructor.items():
             if name in _FROM_DATA:
                 continue
-            origin = "the recipe" if name in given else "the data"
-            table[name] = f"{value} ({'validation rows' if name not in self.constructor else origin})"
+            if name in compared:
+                origin = "validation rows"
+            elif name in given and given[name] == value:
+                origin = "the recipe"
+            else:
+                origin = "the data" if self.preset.constructor.get(name) == value else "default"
+            table[name] = f"{value} ({origin})"
         table |= {n: f"{p.default} (default)" for n, p in defaults.items() if n not in (*constructor, *_FROM_DATA)}
         table["batch"] = f"{self.batch_size} images ({'the recipe' if self.recipe.fit.batch_size else 'the data'})"
         table["weight average"] = f"half-life {self.preset.ema_images:,} images (the data)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,8 @@ __all__ = ["find_near_duplicates", "measure_nearest", "nearest_rows"]
 
 _CHUNK = 1_024
 _REFERENCES = 4_096
+_VALUES = 1 << 23
+"""Pixel values that a part of a comparison holds at most, whatever the size of the images."""
 _SIDE = 8
 
 
@@ -94,14 +97,14 @@ def measure_nearest(
     Returns:
         (N,) row numbers in `references`, and (N,) distances with pixel values in [0, 1].
     """
-    asked = torch.from_numpy(np.array(queries)).flatten(1).float() / 255
-    best, index = torch.full((len(asked),), float("inf")), torch.zeros(len(asked), dtype=torch.int64)
-    for first in range(0, len(references), _REFERENCES):
-        part = torch.from_numpy(np.array(references[first : first + _REFERENCES])).flatten(1).float() / 255
+    best, index = torch.full((len(queries),), float("inf")), torch.zeros(len(queries), dtype=torch.int64)
+    size = _part_rows(references)
+    for first in range(0, len(references), size):
+        part = _flatten(references[first : first + size])
         norms = (part**2).sum(dim=1)
-        for start in range(0, len(asked), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            found = torch.addmm(norms, asked[rows], part.T, alpha=-2).min(dim=1)  # less the query's own norm
+        for start in range(0, len(queries), min(size, _CHUNK)):
+            rows = slice(start, start + min(size, _CHUNK))
+            found = torch.addmm(norms, _flatten(queries[rows]), part.T, alpha=-2).min(dim=1)  # less the query's norm
             nearer = found.values < best[rows]
             best[rows] = torch.where(nearer, found.values, best[rows])
             index[rows] = torch.where(nearer, first + found.indices, index[rows])
@@ -110,13 +113,23 @@ def measure_nearest(
     return index.numpy(), _exact_distances(queries, references, index.numpy())
 
 
+def _part_rows(images: NDArray[np.uint8]) -> int:
+    """Return how many images are compared at a time."""
+    return max(1, min(_REFERENCES, _VALUES // math.prod(images.shape[1:])))
+
+
+def _flatten(images: NDArray[np.uint8]) -> Tensor:
+    """Return the pixel values (N, F) in [0, 1]."""
+    return torch.from_numpy(np.array(images)).flatten(1).float() / 255
+
+
 def _exact_distances(
     queries: NDArray[np.uint8], references: NDArray[np.uint8], index: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the distances of chosen pairs: those of a copy are 0, which a matrix product does not give."""
-    distances = np.zeros(len(index))
-    for start in range(0, len(index), _CHUNK):
-        rows = slice(start, start + _CHUNK)
+    distances, size = np.zeros(len(index)), min(_CHUNK, _part_rows(references))
+    for start in range(0, len(index), size):
+        rows = slice(start, start + size)
         difference = queries[rows].astype(np.float32) - references[index[rows]].astype(np.float32)
         distances[rows] = np.sqrt((difference.reshape(len(difference), -1).astype(np.float64) ** 2).sum(axis=1)) / 255
     return distances

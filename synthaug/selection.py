@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -29,8 +30,10 @@ _NEIGHBOURS = 5
 _NEAR, _MOST_COPIES, _LEAST_ROWS = 1 / 3, 0.01, 20
 """Nearer than this share of the median distance of validation rows is a near copy; the share of them that costs
 nothing; fewer validation rows than the last tell no distance."""
-_MOST_COMPARED = 16_384
-"""Training rows of a class, evenly taken, with which samples are compared at most."""
+_MOST_COMPARED, _COMPARED_VALUES = 16_384, 1 << 26
+"""Training rows of a class, evenly taken, with which samples are compared at most, and their pixel values."""
+_PART_VALUES = 1 << 20
+"""Pixel values that a network is given at a time."""
 _FIRST_DRAW = 1 << 32
 """Draws far beyond those of a generation, so that nothing is chosen for the images that are written."""
 
@@ -131,7 +134,14 @@ def count_wrong_labels(generator: ConditionalGenerator, judge: Judge, *, seed: i
 
 def _count_wrong(judge: Judge, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
     """Return the share of samples that the judge gives another class."""
-    return float((judge.logits(to_tensor(pixels)).argmax(1).numpy() != labels).mean())
+    return float((_apply(judge.logits, pixels).argmax(1).numpy() != labels).mean())
+
+
+def _apply(function: Callable[[Tensor], Tensor], pixels: NDArray[np.uint8]) -> Tensor:
+    """Return what a network makes of (N, H, W, C) uint8 images, given in parts so that memory is bounded."""
+    count = max(1, _PART_VALUES // pixels[0].size)
+    parts = [function(to_tensor(pixels[start : start + count])) for start in range(0, len(pixels), count)]
+    return torch.cat(parts)
 
 
 def _take_rows(validation: LabeledImages) -> LabeledImages:
@@ -160,15 +170,15 @@ def _score_classifier(pixels: NDArray[np.uint8], labels: NDArray[np.int64], rows
     """Return the balanced accuracy on `rows` of a classifier trained on the samples alone."""
     num_classes = len(rows.class_names)
     order = torch.from_numpy(row_schedule(labels, length=_STEPS * _BATCH, seed=seed, balanced=True))
-    images, targets = to_tensor(pixels), torch.from_numpy(labels)
-    network = initial_classifier(num_classes, images.shape[-1], images.shape[1], seed=seed)
+    targets = torch.from_numpy(labels)
+    network = initial_classifier(num_classes, pixels.shape[1], pixels.shape[-1], seed=seed)
 
     def draw_batch(step: int) -> tuple[Tensor, Tensor]:
         chosen = order[step * _BATCH : (step + 1) * _BATCH]
-        return images[chosen], targets[chosen]
+        return to_tensor(pixels[chosen.numpy()]), targets[chosen]
 
     fit_classifier(network, draw_batch, steps=_STEPS)
-    predictions = predict_logits(network, to_tensor(rows.pixels)).argmax(1).numpy()
+    predictions = _apply(partial(predict_logits, network), rows.pixels).argmax(1).numpy()
     return balanced_accuracy(rows.labels, predictions, num_classes)
 
 
@@ -178,7 +188,7 @@ def _cover(judge: Judge, samples: NDArray[np.uint8], rows: NDArray[np.uint8]) ->
     References:
         Naeem et al.: Reliable fidelity and diversity metrics for generative models (2020), eq. 5.
     """
-    real, fake = (judge.embed(to_tensor(part)) for part in (rows, samples))
+    real, fake = (_apply(judge.embed, part) for part in (rows, samples))
     distances = torch.cdist(real, real)
     radius = distances.kthvalue(min(_NEIGHBOURS + 1, len(real)), dim=1).values
     return float((torch.cdist(real, fake).min(dim=1).values <= radius).float().mean())
@@ -193,34 +203,27 @@ class _Nearness:
     """
 
     def __init__(self, training: LabeledImages, rows: LabeledImages) -> None:
-        self._known = training.take(_spread(training.labels))
+        self._training = training
         self._radius: float | None = None
         if len(rows) >= _LEAST_ROWS:
-            self._radius = _NEAR * float(np.median(_nearest_of_class(rows.pixels, rows.labels, self._known)))
+            self._radius = _NEAR * float(np.median(self._measure(rows.pixels, rows.labels)))
 
     def count_copies(self, samples: NDArray[np.uint8], labels: NDArray[np.int64]) -> float | None:
         """Return the share of samples that count as copies; None where nothing is counted."""
         if self._radius is None:
             return None
-        return float((_nearest_of_class(samples, labels, self._known) < self._radius).mean())
+        return float((self._measure(samples, labels) < self._radius).mean())
 
-
-def _spread(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return at most so many rows of each class, evenly taken."""
-    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    return np.sort(np.concatenate([rows[:: -(-len(rows) // _MOST_COMPARED)] for rows in members]))
-
-
-def _nearest_of_class(
-    pixels: NDArray[np.uint8], labels: NDArray[np.int64], known: LabeledImages
-) -> NDArray[np.float64]:
-    """Return the pixel distance of each image to the nearest known one of its class; infinite where there is none."""
-    distances = np.full(len(pixels), np.inf)
-    for label in np.unique(labels):
-        own, others = labels == label, known.labels == label
-        if others.any():
-            distances[own] = measure_nearest(pixels[own], known.pixels[others])[1]
-    return distances
+    def _measure(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the pixel distance of each image to the nearest training row of its class; infinite without one."""
+        distances = np.full(len(pixels), np.inf)
+        most = min(_MOST_COMPARED, max(1, _COMPARED_VALUES // pixels[0].size))
+        for label in np.unique(labels):
+            own, rows = labels == label, np.flatnonzero(self._training.labels == label)
+            if len(rows):
+                known = self._training.pixels[rows[:: -(-len(rows) // most)]]
+                distances[own] = measure_nearest(pixels[own], known)[1]
+        return distances
 
 
 def copy_with(generator: ConditionalGenerator, **settings: object) -> ConditionalGenerator:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from toys import ToyGenerator
 
+from synthaug import neighbours, selection
 from synthaug.codec import to_pixels
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import fit_judge
@@ -105,6 +106,23 @@ def test_near_copies_are_counted_by_class_and_cost_the_choice(bars):
     assert near.score == pytest.approx(0.5 * (near.accuracy + near.coverage) - near.wrong - 0.99)
     other = Rows(made, np.roll(labels, 20))  # the same images as rows of another class
     assert compare_candidates(candidates[:1], judge, rows, seed=0, training=other)[1][0].copies == 0.0
+
+
+def test_a_comparison_in_small_parts_finds_the_same(bars, monkeypatch):
+    judge, rows = bars
+    training = Rows(rows.pixels[::2], rows.labels[::2])
+
+    def compare():
+        return compare_candidates([Candidate("first", lambda: Bars())], judge, rows, seed=0, training=training)[1][0]
+
+    whole, sizes = compare(), []
+    monkeypatch.setattr(selection, "_PART_VALUES", 7 * 64)
+    monkeypatch.setattr(neighbours, "_VALUES", 7 * 64)
+    monkeypatch.setattr(judge, "embed", lambda images: sizes.append(len(images)) or type(judge).embed(judge, images))
+    parts = compare()
+    assert max(sizes) == 7
+    assert (parts.accuracy, parts.copies, parts.wrong) == (whole.accuracy, whole.copies, whole.wrong)
+    assert parts.coverage == pytest.approx(whole.coverage, abs=1 / len(rows))
 
 
 def test_few_validation_rows_tell_no_distance(bars):

@@ -3,18 +3,23 @@
 The sampler stands for one on an accelerator: its images are ready, 32 x 32 RGB, and it keeps a pace of 25,000 rows/s
 without using the processor (or none: "ready" goes as fast as noise and rounding allow). Sampling alone is the same
 `Sampler.draw` without files; end to end is what `generate` does until the folder is finished. Both in turns, best of
-ROUNDS, so that a busy machine disturbs both alike.
+ROUNDS, so that a busy machine disturbs both alike. Fits are of 28 px grey noise, one thread a process, in turns too,
+and the median of their ratios is the figure.
 """
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as Picture
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -71,8 +76,14 @@ def test_end_to_end_over_sampling_alone(pace, benchmark, tmp_path):
 
 @pytest.mark.parametrize("family", ["cvae"])
 def test_two_processes_over_one(family, benchmark, tmp_path):
+    rows = np.random.default_rng(0).integers(0, 256, (2_000, 28, 28), dtype=np.uint8)
+    features = Features({"image": Image(), "label": ClassLabel(names=["ant", "bee"])})
+    columns = {"image": [Picture.fromarray(row) for row in rows], "label": [n % 2 for n in range(len(rows))]}
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "rows.parquet")
+    settings = ["--images", "12k", "--set", "fit.batch_size=256", "--fresh"]
+
     def images_per_second(processes):
-        words = ["fit", "digits", "--generator", family, "--budget", "20s", "--set", "fit.batch_size=256", "--fresh"]
+        words = ["fit", str(tmp_path / "rows.parquet"), "--generator", family, *settings]
         folder = tmp_path / str(processes)
         command = [sys.executable, "-m", "synthaug", *words, "--num-processes", str(processes), "--output", str(folder)]
         subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
@@ -80,6 +91,8 @@ def test_two_processes_over_one(family, benchmark, tmp_path):
         entries = [line for line in lines if "images" in line]
         return (entries[-1]["images"] - entries[0]["images"]) / (entries[-1]["seconds"] - entries[0]["seconds"])
 
-    one, two = benchmark.pedantic(lambda: (images_per_second(1), images_per_second(2)), rounds=1)
-    benchmark.extra_info["images/s on one"], benchmark.extra_info["images/s on two"] = round(one), round(two)
-    benchmark.extra_info["times as fast"] = round(two / one, 2)
+    pairs = []
+    benchmark.pedantic(lambda: pairs.append((images_per_second(1), images_per_second(2))), rounds=5)
+    benchmark.extra_info["images/s on one"] = "/".join(f"{one:.0f}" for one, _ in pairs)
+    benchmark.extra_info["images/s on two"] = "/".join(f"{two:.0f}" for _, two in pairs)
+    benchmark.extra_info["times as fast, median"] = round(statistics.median(two / one for one, two in pairs), 2)
