@@ -100,7 +100,8 @@ def recommend(
         on_bad_image: "error" or "skip".
         seed: Seed of the fits and the draws.
         device: "auto", "cpu" or "cuda", for the classifiers.
-        num_processes: Worker processes on the CPU.
+        num_processes: Worker processes; when None as many as there are cores, on a GPU as many as its memory
+            holds, 16 at most.
         fresh: Forget what is in `output`.
 
     Returns:
@@ -136,7 +137,8 @@ def recommend(
         contest, candidates = _load_rows(real, drawn, data), list(drawn)
         template = make_template(contest, steps=steps, backend="torch", classifier=classifier, device=device)
         names = tuple(candidate.name for candidate in candidates)
-        setting = Setting(template, seeds, count_processes(device, num_processes), names, test=False)
+        processes = count_processes(device, num_processes, shown_bytes=contest.shown_bytes)
+        setting = Setting(template, seeds, processes, names, test=False)
         advice = _advise(contest, candidates, setting, folder)
         advice.save(folder)
         return advice

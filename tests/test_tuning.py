@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from synthaug.benchmarks import campaign
 from synthaug.benchmarks.arms import default_arms, parse_arm
 from synthaug.benchmarks.cells import Cell
 from synthaug.benchmarks.tuning import MIXTURES, RATES, TRIALS, TUNING_SEEDS, Tuner, count_trials, describe_options
@@ -111,3 +112,16 @@ def test_without_validation_rows_nothing_is_tried():
 def test_options_in_words():
     arm, cell = parse_arm("real+strong+synthetic"), Cell("", 0, 1, 1, "trivial", 0.003, mix="cutmix", share=0.5)
     assert describe_options(arm, cell) == "learning rate 0.003, share of exchanged rows 0.5, policy trivial and cutmix"
+
+
+def test_cells_share_a_gpu_as_far_as_its_memory_goes(monkeypatch):
+    monkeypatch.setattr(campaign.os, "sched_getaffinity", lambda _: range(12))
+    monkeypatch.setattr(campaign.torch.cuda, "mem_get_info", lambda: (24 << 30, 80 << 30))
+    assert campaign.count_processes("cpu", None) == 12
+    assert campaign.count_processes("cuda", None) == 12
+    assert campaign.count_processes("cuda", None, shown_bytes=2 << 30) == 6
+    assert campaign.count_processes("cuda", None, shown_bytes=100 << 30) == 1
+    assert campaign.count_processes("cuda", 3, shown_bytes=100 << 30) == 3
+    monkeypatch.setattr(campaign.os, "sched_getaffinity", lambda _: range(64))
+    monkeypatch.setattr(campaign.torch.cuda, "mem_get_info", lambda: (80 << 30, 80 << 30))
+    assert campaign.count_processes("cuda", None) == 16

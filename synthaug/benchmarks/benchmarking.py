@@ -88,7 +88,8 @@ def benchmark(
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         output: Folder for the report; finished trainings are kept there, so that an interrupted benchmark
             goes on where it was.
-        num_processes: Worker processes on the CPU; as many as there are cores when None.
+        num_processes: Worker processes; when None as many as there are cores, on a GPU as many as its memory
+            holds, 16 at most.
         fresh: Forget what is in `output`.
         command: How to run this again, for the report.
 
@@ -128,7 +129,8 @@ def benchmark(
         "drop_leaks": drop_leaks, "source": contest.leaks.run, **contest.digests(),
         **({} if contest.groups is None else {"group_by": contest.groups.facts()}),
     }  # fmt: skip
-    setting = Setting(template, seeds, count_processes(device, num_processes), named)
+    processes = count_processes(device, num_processes, shown_bytes=contest.shown_bytes)
+    setting = Setting(template, seeds, processes, named)
     command = command or _describe_call(arguments, limit_per_class)
     with contextlib.ExitStack() as stack:
         folder = None if output is None else Path(output)

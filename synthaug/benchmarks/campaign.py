@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from synthaug.benchmarks.arms import Arm
@@ -23,6 +24,9 @@ from synthaug.errors import StoppedError
 from synthaug.signals import StopSignals
 
 __all__ = ["Campaign", "Setting", "count_positions", "count_processes", "count_trainings", "make_template"]
+
+_MOST_ON_GPU, _WORKER_BYTES = 16, 2 << 30
+"""Workers that share a GPU at most, and what each holds there beside the rows: context, kernels, activations."""
 
 
 @dataclass(frozen=True)
@@ -145,12 +149,23 @@ def count_positions(rows: int, classes: int, steps: int | None = None) -> int:
     return steps * batch_size
 
 
-def count_processes(device: str, asked: int | None) -> int:
-    """Return the number of worker processes: as many as there are cores on a CPU, one on a GPU."""
-    if device != "cpu":
-        return 1
+def count_processes(device: str, asked: int | None, *, shown_bytes: int = 0) -> int:
+    """Return the number of worker processes.
+
+    Cells are small, so that one leaves most of a GPU idle: several of them share it, as many as its free memory holds.
+
+    Args:
+        device: "cpu" or "cuda".
+        asked: The user's number, which stands.
+        shown_bytes: Pixel bytes that a cell puts on the device.
+    """
+    if asked:
+        return asked
     try:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         cores = os.cpu_count() or 1
-    return asked or cores
+    if device == "cpu":
+        return cores
+    free = torch.cuda.mem_get_info()[0]
+    return max(1, min(cores, _MOST_ON_GPU, int(free // (_WORKER_BYTES + shown_bytes))))

@@ -57,6 +57,11 @@ class Contest:
         """The classes, in label order."""
         return self.train.class_names
 
+    @property
+    def shown_bytes(self) -> int:
+        """Most bytes of pixels that a training shows: the real rows and all of any others."""
+        return int(self.train.pixels.nbytes + sum(rows.pixels.nbytes for rows in self.sources.values()))
+
     @functools.cached_property
     def synthetic(self) -> LabeledImages:
         """All synthetic rows, source after source."""
