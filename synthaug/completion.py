@@ -18,6 +18,7 @@ from synthaug.cards import render_model_card
 from synthaug.checkpoint import load_snapshots, save_generator, save_judge, write_text
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
+from synthaug.filtering import Density, likelihood_filter
 from synthaug.fitplan import FitPlan
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import class_values
@@ -33,6 +34,9 @@ _RESERVE = 0.07
 """Share of a budget kept for comparing candidates."""
 _WRONG = 0.15
 """Share of a class's samples that may look like another class before the fit warns."""
+
+_LEAST_JUDGED, _MOST_JUDGED, _KEPT = 20, 1_000, 0.9
+"""Held-out rows that tell whether a density judges well, at least and at most; the share it should keep."""
 
 
 def reserve_share(seconds: float) -> float:
@@ -52,6 +56,7 @@ def finish_run(folder: Path, plan: FitPlan, generator: ConditionalGenerator, sum
     generator, chosen, compared, scores = _settle(folder, plan, generator, judge, summary)
     constructor = {**plan.constructor, **chosen}
     warnings = [*summary["warnings"], *_check_labels(plan, generator, judge, scores)]
+    warnings += _check_density(plan, generator, scores)
     source = _describe_source(plan)
     write_text(folder / "source.json", json.dumps(source, ensure_ascii=False))
     (folder / "samples").mkdir(exist_ok=True)
@@ -153,6 +158,26 @@ def _check_labels(plan: FitPlan, generator: ConditionalGenerator, judge: Judge, 
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return warnings
+
+
+@torch.no_grad()
+def _check_density(plan: FitPlan, generator: ConditionalGenerator, scores: dict[str, float]) -> list[str]:
+    """Count the held-out rows that a density would keep as a judge into `scores`; return a warning if they are few."""
+    if not isinstance(generator, Density) or len(plan.validation) < _LEAST_JUDGED:
+        return []
+    rows = np.random.default_rng(plan.recipe.fit.seed).permutation(len(plan.validation))[:_MOST_JUDGED]
+    check, kept = likelihood_filter(generator), 0
+    for images, labels in _read_batches(plan.validation.take(np.sort(rows)), next(generator.parameters()).device):
+        kept += int(check(images, labels).sum())
+    scores["held-out rows that it keeps as a judge"] = share = kept / len(rows)
+    if share >= _KEPT:
+        return []
+    line = (
+        f"as a judge of other generators (generate --judge) this run would keep {share:.0%} of held-out real rows; "
+        "fit it longer before it judges"
+    )
+    print(f"warning: {line}", file=sys.stderr)
+    return [line]
 
 
 def _read_batches(rows: LabeledImages, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

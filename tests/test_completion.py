@@ -1,0 +1,59 @@
+"""The end of a fit: whether a density would judge well is known before it judges anything."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from toys import ToyGenerator
+
+from synthaug.completion import _check_density
+
+
+class Rows:
+    """What the check needs of validation rows: half of them black."""
+
+    def __init__(self, count):
+        self.labels = np.zeros(count, dtype=np.int64)
+        self.pixels = np.zeros((count, 8, 8, 1), dtype=np.uint8)
+        self.pixels[count // 2 :] = 255
+
+    def __len__(self):
+        return len(self.labels)
+
+    def take(self, index):
+        return self
+
+
+class ToyDensity(ToyGenerator):
+    """Finds images darker than `limit` unlikely."""
+
+    limit = -2.0
+
+    @property
+    def typical_low(self):
+        return torch.zeros(self.num_classes)
+
+    def log_prob(self, images, labels):
+        return images.mean((1, 2, 3)) - self.limit
+
+    def class_log_prob(self, images):
+        return torch.log_softmax(-torch.arange(self.num_classes).float(), 0).expand(len(images), -1)
+
+
+def check(generator, count=40):
+    plan, scores = SimpleNamespace(validation=Rows(count), recipe=SimpleNamespace(fit=SimpleNamespace(seed=0))), {}
+    return _check_density(plan, generator, scores), scores
+
+
+def test_a_density_that_would_reject_held_out_rows_is_warned_of(capsys):
+    generator = ToyDensity()
+    assert check(generator) == ([], {"held-out rows that it keeps as a judge": 1.0})
+    generator.limit = 0.0
+    (warning,), scores = check(generator)
+    assert scores == {"held-out rows that it keeps as a judge": 0.5}
+    assert "would keep 50% of held-out real rows" in warning and warning in capsys.readouterr().err
+
+
+def test_too_few_rows_and_other_families_say_nothing():
+    assert check(ToyDensity(), 10) == ([], {})
+    assert check(ToyGenerator()) == ([], {})
