@@ -17,11 +17,12 @@ from synthaug.balance import per_class_plan
 from synthaug.checkpoint import save_generator, save_judge
 from synthaug.codec import to_tensor
 from synthaug.data import load_images, split_validation
-from synthaug.errors import FailedError, InputError
+from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.filtering import default_filter
 from synthaug.generation import generate
 from synthaug.generators import CVAE
 from synthaug.judge import fit_judge
+from synthaug.quality import appraisal
 from synthaug.quality.appraisal import compare_features, find_copies, score_accuracy
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.cas import ScoreClassifier, fit_score_classifier
@@ -31,10 +32,12 @@ from synthaug.quality.evaluation import evaluate
 from synthaug.quality.lineup import Lineup, RealRows, take_evenly
 from synthaug.quality.referee import RandomNetwork, count_referee_steps, embed_rows, fit_referee
 from synthaug.quality.remarks import write_remarks
+from synthaug.quality.shelf import Shelf
 from synthaug.residual import ResidualClassifier
 from synthaug.sources import open_splits
 
 NAMES = [str(digit) for digit in range(10)]
+NOWHERE = {"shelf": Shelf(None, {}), "on_step": lambda _: None}
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +208,7 @@ def test_remarks_do_without_a_measure_of_too_few_rows(digits, referee):
 def test_the_score_tells_good_rows_from_shuffled_ones_and_takes_a_policy(digits):
     spare = digits[3]
     rows = lineup(digits, spare.pixels, np.random.RandomState(0).permutation(spare.labels))
-    found = score_accuracy(rows, seeds=1, steps=30, augmentation="affine", device="cpu")
+    found = score_accuracy(rows, seeds=1, steps=30, augmentation="affine", device="cpu", **NOWHERE)
     assert found.policy == "affine" and found.real_rows.tolist() == [40] * 10
     assert found.real.mean() > 0.6 > found.synthetic.mean() + 0.3
 
@@ -225,7 +228,12 @@ def test_the_classical_policy_is_chosen_on_validation_rows(digits, monkeypatch):
     monkeypatch.setattr(synthaug.quality.appraisal, "predict_classes", predict)
     spare = digits[3]
     found = score_accuracy(
-        lineup(digits, spare.pixels[:200], spare.labels[:200]), seeds=2, steps=3, augmentation="classical", device="cpu"
+        lineup(digits, spare.pixels[:200], spare.labels[:200]),
+        seeds=2,
+        steps=3,
+        augmentation="classical",
+        device="cpu",
+        **NOWHERE,
     )
     assert found.policy == "affine+tone" and found.synthetic.all() and found.real.all()
     assert len(calls) == len(synthaug.quality.appraisal.POLICIES) + 4
@@ -384,8 +392,57 @@ def test_a_signal_ends_it_with_nothing_written(run_folder, quick, monkeypatch, t
     monkeypatch.setattr(synthaug.quality.evaluation, "StopSignals", Stopped)
     words = ["evaluate", str(run_folder), "--test", "digits", "--per-class", "2", "--output", str(tmp_path / "out")]
     assert cli._run(words, debug=False) == 143
-    assert "run the same command again" in capsys.readouterr().err
+    assert "run the same again: what was trained is kept" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_interrupted_evaluation_goes_on_after_its_last_training(run_folder, quick, monkeypatch, tmp_path):
+    words = ["evaluate", str(run_folder), "--test", "digits", "--per-class", "8", "--seeds", "2"]
+    assert cli._run([*words, "--output", str(tmp_path / "whole")], debug=True) == 0
+    trained, train, left = [], appraisal.fit_score_classifier, [3]
+
+    def interrupted(*rows, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise StoppedError("stopped by signal 15", 15)
+        trained.append(options["seed"])
+        return train(*rows, **options)
+
+    monkeypatch.setattr(appraisal, "fit_score_classifier", interrupted)
+    folder = tmp_path / "parts"
+    assert cli._run([*words, "--output", str(folder)], debug=False) == 143
+    assert len(list(folder.glob("trained/*/*.safetensors"))) == 3 and not (folder / "evaluation.json").exists()
+    left[0] = 99
+    assert cli._run([*words, "--output", str(folder)], debug=True) == 0
+    assert trained == [0, 1, 0, 1]  # the fourth alone was missing
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
+    whole, parts = (json.loads((path / "evaluation.json").read_text()) for path in (tmp_path / "whole", folder))
+    for content in (whole, parts):
+        content["settings"].pop("seconds")
+        content.pop("command")
+    assert whole == parts
+
+
+def test_other_arguments_and_fresh_begin_anew(tmp_path):
+    made = []
+
+    def train():
+        made.append(torch.nn.Linear(2, 1))
+        return made[-1]
+
+    def fetch(folder, **arguments):
+        return Shelf(folder, arguments).fetch("net", lambda: torch.nn.Linear(2, 1), train)
+
+    first = fetch(tmp_path, seed=0)
+    assert torch.equal(fetch(tmp_path, seed=0).weight, first.weight) and len(made) == 1
+    fetch(tmp_path, seed=1)
+    fetch(None, seed=0)
+    assert len(made) == 3
+    Shelf(tmp_path, {}).clear()
+    fetch(tmp_path, seed=0)
+    assert len(made) == 4
 
 
 def test_a_hub_id_needs_an_output():

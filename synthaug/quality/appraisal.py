@@ -11,9 +11,11 @@ from torch import Tensor
 
 from synthaug.benchmarks.tuning import TUNING_SEEDS
 from synthaug.classical import POLICIES
+from synthaug.data import LabeledImages
 from synthaug.metrics import balanced_accuracy
 from synthaug.neighbours import measure_nearest
-from synthaug.quality.cas import fit_score_classifier, predict_classes
+from synthaug.quality.cas import ScoreClassifier, fit_score_classifier, predict_classes
+from synthaug.quality.draws import Draws
 from synthaug.quality.fidelity import (
     NEIGHBOURS,
     Measure,
@@ -26,6 +28,7 @@ from synthaug.quality.fidelity import (
 )
 from synthaug.quality.lineup import Lineup, take_evenly
 from synthaug.quality.referee import RandomNetwork, embed_rows
+from synthaug.quality.shelf import Shelf
 from synthaug.residual import ResidualClassifier
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
 ]
 
 Hits = NDArray[np.bool_]
+Classes = NDArray[np.int64]
 Step = Callable[[int], None]
 
 SPACES = ("classifier", "random")
@@ -69,7 +73,7 @@ class Accuracy:
 
 
 def score_accuracy(
-    lineup: Lineup, *, seeds: int, steps: int, augmentation: str, device: str, on_step: Step | None = None
+    lineup: Lineup, *, seeds: int, steps: int, augmentation: str, device: str, shelf: Shelf, on_step: Step
 ) -> Accuracy:
     """Train the fixed classifier on synthetic rows alone, and on as many real ones, and test both.
 
@@ -80,21 +84,32 @@ def score_accuracy(
         augmentation: "none"; "classical": the policy that does best on the validation rows when training on the
             real rows (the mildest where there are none); or the name of a policy.
         device: Where to train.
-        on_step: Called after every optimiser step.
+        shelf: Keeps what is trained.
+        on_step: Called with the number of optimiser steps just done, all of a training that was kept.
     """
     train, made, test = lineup.real.train, lineup.synthetic, lineup.real.test
     classes = len(train.class_names)
     counts = np.minimum(np.bincount(train.labels, minlength=classes), np.bincount(made.labels, minlength=classes))
     real = train.take(take_evenly(train.labels, counts))
 
-    def predict(
-        pixels: NDArray[np.uint8], labels: NDArray[np.int64], seed: int, policy: str | None, asked: NDArray[np.uint8]
-    ) -> NDArray[np.int64]:
-        network = fit_score_classifier(
-            pixels, labels, classes, seed=seed, policy=POLICIES[policy] if policy else None, steps=steps,
-            device=device, on_step=on_step,
+    def predict(rows: Draws | LabeledImages, kind: str, seed: int, policy: str | None, asked: LabeledImages) -> Classes:
+        done = 0
+
+        def count(step: int) -> None:
+            nonlocal done
+            on_step(step - done)
+            done = step
+
+        network = shelf.fetch(
+            f"{kind}-{seed}-{policy}",
+            lambda: ScoreClassifier(classes, rows.pixels.shape[1], rows.pixels.shape[3]).to(device),
+            lambda: fit_score_classifier(
+                rows.pixels, rows.labels, classes, seed=seed, policy=POLICIES[policy] if policy else None, steps=steps,
+                device=device, on_step=count,
+            ),
         )  # fmt: skip
-        return predict_classes(network, asked)
+        on_step(steps - done)
+        return predict_classes(network, asked.pixels)
 
     policy: str | None = None if augmentation == "none" else augmentation
     if augmentation == "classical":
@@ -102,16 +117,14 @@ def score_accuracy(
         if len(choosing):
             scores = {
                 name: balanced_accuracy(
-                    choosing.labels,
-                    predict(real.pixels, real.labels, TUNING_SEEDS[0], name, choosing.pixels),
-                    classes,
+                    choosing.labels, predict(real, "real", TUNING_SEEDS[0], name, choosing), classes
                 )
                 for name in POLICIES
             }
             policy = max(scores, key=lambda name: scores[name])  # the first, mildest one where they are equal
     hits = [
-        [predict(pixels, labels, seed, policy, test.pixels) == test.labels for seed in range(seeds)]
-        for pixels, labels in ((made.pixels, made.labels), (real.pixels, real.labels))
+        [predict(rows, kind, seed, policy, test) == test.labels for seed in range(seeds)]
+        for kind, rows in (("synthetic", made), ("real", real))
     ]
     return Accuracy(np.array(hits[0]), np.array(hits[1]), counts, policy)
 

@@ -31,6 +31,8 @@ from synthaug.quality.entries import describe_parts
 from synthaug.quality.lineup import Lineup, load_real_rows
 from synthaug.quality.referee import count_referee_steps, fit_referee
 from synthaug.quality.remarks import write_remarks
+from synthaug.quality.shelf import Shelf
+from synthaug.residual import ResidualClassifier
 from synthaug.rows import digest_rows
 from synthaug.shards import locked
 from synthaug.signals import StopSignals
@@ -87,7 +89,7 @@ def evaluate(
         InputError: An argument out of range, rows that cannot be found or do not fit, a test row that the run has
             seen, or an output that was made with other arguments.
         FailedError: If the filter keeps too few draws.
-        StoppedError: After a signal; nothing is kept.
+        StoppedError: After a signal; what was trained is kept in `output` until the same call goes on.
     """
     _check(generator, per_class, seeds, seed, temperature, augmentation, num_processes)
     device = resolve_device(device)
@@ -106,7 +108,9 @@ def evaluate(
             stack.enter_context(locked(output))
             if (finished := _open_folder(Path(output), arguments, fresh=fresh)) is not None:
                 return finished
-        progress = _Progress(stack.enter_context(StopSignals()))
+        shelf = Shelf(None if output is None or run is None else Path(output), arguments)
+        kept = "what was trained is kept" if shelf.keeps else "nothing is kept"
+        progress = _Progress(stack.enter_context(StopSignals()), kept)
         started = time.perf_counter()
         rows = load_real_rows(generator, source, test, real=real, on_bad_image=on_bad_image)
         with progress.part("drawing", per_class * len(generator.class_names)) as advance:
@@ -114,14 +118,16 @@ def evaluate(
                 generator, per_class, seed=seed, temperature=temperature, check=check,
                 judge=_default_filter(generator), num_processes=num_processes, on_rows=advance,
             )  # fmt: skip
-        evaluation = _measure(Lineup(rows, draws), arguments, command or _describe_call(arguments), progress, started)
+        lineup, command = Lineup(rows, draws), command or _describe_call(arguments)
+        evaluation = _measure(lineup, arguments, command, progress, shelf, started)
         if output is not None:
             evaluation.save(output)
+        shelf.clear()
     return evaluation
 
 
 def _measure(
-    lineup: Lineup, arguments: Mapping[str, Any], command: str, progress: _Progress, started: float
+    lineup: Lineup, arguments: Mapping[str, Any], command: str, progress: _Progress, shelf: Shelf, started: float
 ) -> Evaluation:
     """Measure every part and put them together."""
     seeds, device = arguments["seeds"], arguments["device"]
@@ -130,12 +136,17 @@ def _measure(
     with progress.part("accuracy score", STEPS * (2 * seeds + choosing)) as advance:
         accuracy = score_accuracy(
             lineup, seeds=seeds, steps=STEPS, augmentation=arguments["augmentation"], device=device,
-            on_step=lambda _: advance(1),
+            shelf=shelf, on_step=advance,
         )  # fmt: skip
     steps = count_referee_steps(len(train), train.codec.channels)
     with progress.part("referee", steps) as advance:
-        referee = fit_referee(
-            train.pixels, train.labels, len(train.class_names), steps=steps, device=device, on_step=lambda _: advance(1)
+        classes, (side, channels) = len(train.class_names), train.pixels.shape[2:]
+        referee = shelf.fetch(
+            "referee",
+            lambda: ResidualClassifier(classes, side, channels).to(device),
+            lambda: fit_referee(
+                train.pixels, train.labels, classes, steps=steps, device=device, on_step=lambda _: advance(1)
+            ),
         )
         found = {name: predict_classes(referee, rows.pixels) for name, rows in (("synthetic", made), ("test", test))}
     with progress.part("features", 6) as advance:
@@ -190,10 +201,10 @@ def _default_filter(generator: ConditionalGenerator) -> Filter | None:
 
 
 class _Progress:
-    """One bar on stderr for each part; a stop signal ends the part."""
+    """One bar on stderr for each part; a stop signal ends the part, and says what is kept."""
 
-    def __init__(self, stop: StopSignals) -> None:
-        self._stop = stop
+    def __init__(self, stop: StopSignals, kept: str) -> None:
+        self._stop, self._kept = stop, kept
 
     @contextmanager
     def part(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -203,10 +214,8 @@ class _Progress:
             def advance(count: int) -> None:
                 bar.update(count)
                 if self._stop.received:
-                    raise StoppedError(
-                        f"stopped by signal {self._stop.received}; nothing was written: run the same command again",
-                        self._stop.received,
-                    )
+                    signal = self._stop.received
+                    raise StoppedError(f"stopped by signal {signal}; run the same again: {self._kept}", signal)
 
             yield advance
 
@@ -220,6 +229,7 @@ def _open_folder(folder: Path, arguments: Mapping[str, Any], *, fresh: bool) -> 
     if fresh:
         for name in _FILES:
             (folder / name).unlink(missing_ok=True)
+        Shelf(folder, {}).clear()
     if not (folder / _FILES[0]).is_file():
         return None
     finished = Evaluation.load(folder)

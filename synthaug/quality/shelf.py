@@ -1,0 +1,66 @@
+"""Networks that an evaluation has trained, kept until it is finished, so that an interrupt costs one training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors.torch import load, save
+from torch import nn
+
+from synthaug.shards import write_file
+
+__all__ = ["Shelf"]
+
+_FOLDER = "trained"
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class Shelf:
+    """Trained networks by name, as files in a folder.
+
+    Args:
+        output: Folder of the evaluation; None keeps nothing.
+        arguments: What decides the trainings, JSON-friendly: networks kept under other arguments are not found.
+    """
+
+    def __init__(self, output: Path | None, arguments: Mapping[str, Any]) -> None:
+        digest = hashlib.sha256(json.dumps(dict(arguments), sort_keys=True).encode()).hexdigest()[:16]
+        self._root = None if output is None else output / _FOLDER
+        self._folder = None if self._root is None else self._root / digest
+
+    @property
+    def keeps(self) -> bool:
+        """Whether anything is kept."""
+        return self._folder is not None
+
+    def fetch(self, name: str, make: Callable[[], Network], train: Callable[[], Network]) -> Network:
+        """Return the network kept under a name, or train it and keep it.
+
+        Args:
+            name: Name of the training.
+            make: Returns the network untrained, on its device.
+            train: Returns it trained.
+        """
+        path = None if self._folder is None else self._folder / f"{name}.safetensors"
+        if path is not None and path.is_file():
+            network = make()
+            network.load_state_dict(load(path.read_bytes()))
+            return network.eval()
+        network = train()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_file(
+                path, save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
+            )
+        return network
+
+    def clear(self) -> None:
+        """Remove everything that is kept, under whatever arguments."""
+        if self._root is not None:
+            shutil.rmtree(self._root, ignore_errors=True)
