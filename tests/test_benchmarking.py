@@ -123,6 +123,7 @@ def test_no_share_of_synthetic_rows_is_exactly_the_arm_beneath(rows, quick, monk
     arms = {arm["name"]: arm for arm in report.arms}
     assert arms[PAIR[1]]["per_seed"] == arms[PAIR[0]]["per_seed"]
     assert "no exchanged row" in arms[PAIR[1]]["options"]
+    assert report.comparison["detectable"] is None and "trained the same" in report.comparison["method"]
 
 
 def test_few_seeds_never_earn_a_verdict_and_all_arms_run(rows, quick):

@@ -105,6 +105,8 @@ def write_findings(
 
 def _describe_estimate(difference: Estimate) -> dict[str, Any]:
     many = len(difference.per_seed) > 1
+    alike = many and not any(difference.per_seed) and not difference.standard_error
+    method = _METHOD if many else "One seed shows no spread, so there is no interval."
     return {
         "per_seed": list(difference.per_seed),
         "standard_error": difference.standard_error if many else None,
@@ -112,8 +114,8 @@ def _describe_estimate(difference: Estimate) -> dict[str, Any]:
         "row_error": difference.row_error if many else None,
         "degrees": difference.degrees,
         "p": difference.p_value if many else None,
-        "detectable": difference.detectable if many else None,
-        "method": _METHOD if many else "One seed shows no spread, so there is no interval.",
+        "detectable": difference.detectable if many and not alike else None,
+        "method": "Both trained the same, so no difference was to be found." if alike else method,
     }
 
 
