@@ -21,7 +21,7 @@ from synthaug.data import LabeledImages
 from synthaug.filtering import Density, likelihood_filter
 from synthaug.fitplan import FitPlan
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.groups import class_values
+from synthaug.groups import class_values, split_attributes
 from synthaug.judge import Judge, fit_judge
 from synthaug.recipe import dump_recipe, parse_duration
 from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
@@ -96,11 +96,12 @@ def _settle(
     recipe, scores = plan.recipe, dict[str, float]()
     choices = generator.open_choices()
     chosen: dict[str, Any] = {name: values[0] for name, values in choices.items()}
-    compared = set[str]()
+    compared, attributes = set[str](), split_attributes(plan.images.class_names, plan.images.columns)
     seconds = parse_duration(recipe.fit.budget) if recipe.fit.budget else None
     compare = partial(
-        compare_candidates, judge=judge, validation=plan.validation, seed=recipe.fit.seed, training=plan.train
-    )
+        compare_candidates, judge=judge, validation=plan.validation, seed=recipe.fit.seed, training=plan.train,
+        targets=None if attributes is None else [values[0] for values in attributes],
+    )  # fmt: skip
     if len(plan.validation) and _is_worth_choosing(seconds, summary["images_seen"]):
         snapshots = load_snapshots(folder)
         if snapshots:

@@ -18,7 +18,7 @@ from synthaug.codec import to_pixels, to_tensor
 from synthaug.data import LabeledImages
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
-from synthaug.metrics import balanced_accuracy
+from synthaug.metrics import balance_mean
 from synthaug.neighbours import measure_nearest
 from synthaug.noise import draw_normal
 
@@ -64,7 +64,7 @@ class Trial:
             the judge's features.
         copies: Share of samples nearer to a training row of their class than a third of the median distance of
             validation rows; None where it was not counted.
-        wrong: Share of samples that the judge gives another class.
+        wrong: Share of samples that the judge gives another class (of another target).
     """
 
     name: str
@@ -86,6 +86,7 @@ def compare_candidates(
     *,
     seed: int,
     training: LabeledImages | None = None,
+    targets: Sequence[int] | None = None,
 ) -> tuple[int, list[Trial]]:
     """Return the index of the candidate to take and how all of them did.
 
@@ -98,16 +99,19 @@ def compare_candidates(
         validation: Rows that neither generator nor judge learned from.
         seed: Seed of draws and classifier; the same for all.
         training: Rows the generator was fitted on, near which samples count as copies; None counts none.
+        targets: What a classifier is to predict, for each class; classes of the same target are not told apart. A
+            judge knows a joint group of few rows by those rows alone and takes every other shape for another group.
     """
+    target_of = np.arange(len(validation.class_names)) if targets is None else np.asarray(targets)
     rows = _take_rows(validation)
     near = None if training is None else _Nearness(training, rows)
     trials = []
     for candidate in candidates:
         generator = candidate.prepare()
         pixels, labels = _draw(generator, np.unique(rows.labels), seed)
-        accuracy = _score_classifier(pixels, labels, rows, seed)
+        accuracy = _score_classifier(pixels, labels, rows, target_of, seed)
         copies = None if near is None else near.count_copies(pixels, labels)
-        wrong = _count_wrong(judge, pixels, labels)
+        wrong = _count_wrong(judge, pixels, labels, target_of)
         trials.append(Trial(candidate.name, accuracy, _cover(judge, pixels, rows.pixels), copies, wrong))
     best = max(range(len(trials)), key=lambda index: trials[index].score)
     first = trials[0]
@@ -128,13 +132,15 @@ def count_wrong_labels(generator: ConditionalGenerator, judge: Judge, *, seed: i
     shares = []
     for label in range(generator.num_classes):
         pixels, labels = _draw(generator, np.array([label]), seed, each)
-        shares.append(_count_wrong(judge, pixels, labels))
+        shares.append(_count_wrong(judge, pixels, labels, np.arange(generator.num_classes)))
     return shares
 
 
-def _count_wrong(judge: Judge, pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    """Return the share of samples that the judge gives another class."""
-    return float((_apply(judge.logits, pixels).argmax(1).numpy() != labels).mean())
+def _count_wrong(
+    judge: Judge, pixels: NDArray[np.uint8], labels: NDArray[np.int64], target_of: NDArray[np.int64]
+) -> float:
+    """Return the share of samples that the judge gives a class of another target."""
+    return float((target_of[_apply(judge.logits, pixels).argmax(1).numpy()] != target_of[labels]).mean())
 
 
 def _apply(function: Callable[[Tensor], Tensor], pixels: NDArray[np.uint8]) -> Tensor:
@@ -166,8 +172,10 @@ def _draw(
     return np.concatenate(parts), np.repeat(classes, each)
 
 
-def _score_classifier(pixels: NDArray[np.uint8], labels: NDArray[np.int64], rows: LabeledImages, seed: int) -> float:
-    """Return the balanced accuracy on `rows` of a classifier trained on the samples alone."""
+def _score_classifier(
+    pixels: NDArray[np.uint8], labels: NDArray[np.int64], rows: LabeledImages, target_of: NDArray[np.int64], seed: int
+) -> float:
+    """Return the accuracy on `rows`, balanced over classes, of a classifier trained on the samples alone."""
     num_classes = len(rows.class_names)
     order = torch.from_numpy(row_schedule(labels, length=_STEPS * _BATCH, seed=seed, balanced=True))
     targets = torch.from_numpy(labels)
@@ -179,7 +187,7 @@ def _score_classifier(pixels: NDArray[np.uint8], labels: NDArray[np.int64], rows
 
     fit_classifier(network, draw_batch, steps=_STEPS)
     predictions = _apply(partial(predict_logits, network), rows.pixels).argmax(1).numpy()
-    return balanced_accuracy(rows.labels, predictions, num_classes)
+    return balance_mean(rows.labels, (target_of[predictions] == target_of[rows.labels]).astype(np.float64), num_classes)
 
 
 def _cover(judge: Judge, samples: NDArray[np.uint8], rows: NDArray[np.uint8]) -> float:

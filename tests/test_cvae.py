@@ -10,7 +10,7 @@ from synthaug.generators.cvae import CVAE
 from synthaug.generators.ladder import gaussian_kl
 from synthaug.generators.layers import ClassEmbedding
 from synthaug.generators.likelihoods import BIN_WIDTH, DiscretizedLogistic, OptimalGaussian, bound_mean
-from synthaug.generators.neighbourhood import CHOICES, draw_between, draw_transferred, store_latents
+from synthaug.generators.neighbourhood import CHOICES, draw_between, draw_transferred, shrink_centres, store_latents
 
 
 def test_kl_agrees_with_torch():
@@ -208,7 +208,7 @@ def test_kin_share_their_shapes_and_keep_their_places():
     torch.manual_seed(0)
     mu = torch.cat([torch.randn(40, 4), torch.randn(40, 4) + 50, torch.full((1, 4), 100.0)])
     labels = torch.tensor([0] * 40 + [1] * 40 + [2])
-    stored = store_latents(mu, torch.zeros(81, 4), labels, 3, kin=[7, 3, 7])
+    stored = store_latents(mu, torch.zeros(81, 4), labels, 3, [[0, 0], [1, 0], [0, 1]])
     assert stored["counts"].tolist() == [40, 40, 1]
     wanted = torch.tensor([2, 0, 1] * 60)
     draws = torch.randn(180, 2 * CHOICES), torch.randn(180, 4)
@@ -222,6 +222,34 @@ def test_kin_share_their_shapes_and_keep_their_places():
     own = draw_between(stored, *draws, wanted, **how)
     assert torch.equal(own[wanted == 1], drawn[wanted == 1])  # class 1 has no kin
     assert (own[wanted == 2] == 100).all()
+
+
+def test_centres_of_few_images_lean_on_their_attributes():
+    """Ten digits in two colours; of the second colour three images a digit."""
+    torch.manual_seed(0)
+    attributes = [[digit, colour] for digit in range(10) for colour in range(2)]
+    digits, colours = 5 * torch.randn(10, 16), torch.stack([torch.zeros(16), torch.randn(16)])
+    truth = torch.stack([digits[digit] + colours[colour] for digit, colour in attributes])
+    labels = torch.cat([torch.full((200 if colour == 0 else 3,), k) for k, (_, colour) in enumerate(attributes)])
+
+    def measure(truth):
+        mu = truth[labels] + torch.randn(len(labels), 16)
+        stored = store_latents(mu, torch.ones_like(mu), labels, 20, attributes)
+        rare = torch.arange(20) % 2 == 1
+        return [(stored[name] - truth)[rare].square().mean().sqrt().item() for name in ("centres", "kin_centres")]
+
+    plain, shrunk = measure(truth)
+    assert plain > 0.5 and shrunk < 0.6 * plain
+    plain, shrunk = measure(truth + 4 * torch.randn(20, 16))  # colours that mean another thing for each digit
+    assert shrunk < 1.1 * plain
+
+
+def test_centres_without_anything_to_lean_on_stay():
+    centres, counts = torch.randn(4, 3), torch.tensor([5, 1, 2, 0])
+    attributes = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+    found = shrink_centres(centres, counts, torch.tensor(3.0), attributes)
+    assert torch.equal(found[:3], centres[:3])  # three centres, three effects: nothing is left over
+    torch.testing.assert_close(found[3], centres[1] + centres[2] - centres[0])
 
 
 def test_a_group_begins_as_the_sum_of_its_attributes():
@@ -293,6 +321,7 @@ def test_presets_regularise_few_images_and_leave_tiny_ones_alone():
     few, some, many = (CVAE.preset([count] * 10, 28, 1).constructor for count in (20, 200, 2_000))
     assert few["beta"] > some["beta"] > many["beta"] == 1.0
     assert few["affine"] > some["affine"] > many["affine"] == 0.0
+    assert few["tries"] == some["tries"] == 16 and many["tries"] == 4
     tiny = CVAE.preset([20] * 10, 8, 1).constructor
     assert tiny["beta"] == 1.0 and tiny["affine"] == tiny["translation"] == 0.0
     for counts in ([5, 5], [6_000, 60], [1]):

@@ -77,6 +77,15 @@ def test_the_better_candidate_wins_and_a_bad_default_does_not_stay(bars):
     assert trials[0].wrong == 1.0 and trials[1].wrong == 0.0
 
 
+def test_classes_of_one_target_are_not_told_apart(bars):
+    judge, rows = bars
+    candidates = [Candidate("shifted", lambda: Bars(shift=1))]  # a where b is, b where c is, c where a is
+    _, (apart,) = compare_candidates(candidates, judge, rows, seed=0)
+    _, (joint,) = compare_candidates(candidates, judge, rows, seed=0, targets=[0, 0, 1])
+    assert apart.wrong == 1.0 and joint.wrong == pytest.approx(2 / 3)
+    assert apart.accuracy < 0.1 and joint.accuracy == pytest.approx(1 / 3, abs=0.1)
+
+
 def test_a_collapsed_candidate_is_told_by_its_coverage(bars):
     judge, rows = bars
     candidates = [Candidate("collapsed", lambda: Bars(varied=False)), Candidate("varied", lambda: Bars())]

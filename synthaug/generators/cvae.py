@@ -38,12 +38,13 @@ class _Row(NamedTuple):
     beta: float
     affine: float
     translation: float
+    tries: int
 
 
 _PRESETS = (
-    _Row(1_000, batch_size=64, beta=3.0, affine=0.5, translation=0.1),
-    _Row(2_000, batch_size=64, beta=2.0, affine=0.3, translation=0.1),
-    _Row(math.inf, batch_size=128, beta=1.0, affine=0.0, translation=0.0),
+    _Row(1_000, batch_size=64, beta=3.0, affine=0.5, translation=0.1, tries=16),
+    _Row(2_000, batch_size=64, beta=2.0, affine=0.3, translation=0.1, tries=16),
+    _Row(math.inf, batch_size=128, beta=1.0, affine=0.0, translation=0.0, tries=4),
 )
 _TINY = 16
 """Below so many pixels a side an image says too little for a strong KL term: the latents would carry nothing."""
@@ -316,8 +317,9 @@ class CVAE(ConditionalGenerator):
             means.append(mu)
             sigmas.append((0.5 * logvar).exp() if self.beta else torch.zeros_like(mu))
             seen.append(labels)
-        kin = [values[0] for values in self.attributes] if self.attributes else None
-        self.latents = store_latents(torch.cat(means), torch.cat(sigmas), torch.cat(seen), self.num_classes, kin)
+        self.latents = store_latents(
+            torch.cat(means), torch.cat(sigmas), torch.cat(seen), self.num_classes, self.attributes
+        )
 
     def open_choices(self) -> dict[str, tuple[Any, ...]]:
         """Return the ways of sampling, where the user left the choice to the fit."""
@@ -354,6 +356,7 @@ class CVAE(ConditionalGenerator):
             "beta": row.beta,
             "affine": row.affine,
             "translation": row.translation,
+            "tries": row.tries,
         }
         return Preset(constructor=constructor, batch_size=row.batch_size, ema_images=20_000, class_power=0.5)
 
