@@ -21,7 +21,7 @@ from synthaug.data import LabeledImages
 from synthaug.filtering import Density, likelihood_filter
 from synthaug.fitplan import FitPlan
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.groups import class_values, split_attributes
+from synthaug.groups import class_values
 from synthaug.judge import Judge, fit_judge
 from synthaug.recipe import dump_recipe, parse_duration
 from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
@@ -96,7 +96,7 @@ def _settle(
     recipe, scores = plan.recipe, dict[str, float]()
     choices = generator.open_choices()
     chosen: dict[str, Any] = {name: values[0] for name, values in choices.items()}
-    compared, attributes = set[str](), split_attributes(plan.images.class_names, plan.images.columns)
+    compared, attributes = set[str](), plan.attributes
     seconds = parse_duration(recipe.fit.budget) if recipe.fit.budget else None
     compare = partial(
         compare_candidates, judge=judge, validation=plan.validation, seed=recipe.fit.seed, training=plan.train,

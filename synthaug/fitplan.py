@@ -82,6 +82,11 @@ class FitPlan:
         return table
 
     @property
+    def attributes(self) -> list[list[int]] | None:
+        """Values of the attributes that make each class, where classes are joint groups; see `split_attributes`."""
+        return split_attributes(self.images.class_names, self.images.columns)
+
+    @property
     def batch_size(self) -> int:
         """Global batch in images."""
         return self.recipe.fit.batch_size or self.preset.batch_size

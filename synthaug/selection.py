@@ -65,6 +65,8 @@ class Trial:
         copies: Share of samples nearer to a training row of their class than a third of the median distance of
             validation rows; None where it was not counted.
         wrong: Share of samples that the judge gives another class (of another target).
+        doubted: Whether the judge's word does not count: of joint groups it knows the rare ones by few rows, and takes
+            many a right sample unlike them for another class.
     """
 
     name: str
@@ -72,11 +74,13 @@ class Trial:
     coverage: float
     copies: float | None = None
     wrong: float = 0.0
+    doubted: bool = False
 
     @property
     def score(self) -> float:
         """Mean of accuracy and coverage, less the share of wrong classes and that of near copies above 1 %."""
-        return 0.5 * (self.accuracy + self.coverage) - self.wrong - max(0.0, (self.copies or 0.0) - _MOST_COPIES)
+        wrong = 0.0 if self.doubted else self.wrong
+        return 0.5 * (self.accuracy + self.coverage) - wrong - max(0.0, (self.copies or 0.0) - _MOST_COPIES)
 
 
 def compare_candidates(
@@ -99,8 +103,8 @@ def compare_candidates(
         validation: Rows that neither generator nor judge learned from.
         seed: Seed of draws and classifier; the same for all.
         training: Rows the generator was fitted on, near which samples count as copies; None counts none.
-        targets: What a classifier is to predict, for each class; classes of the same target are not told apart. A
-            judge knows a joint group of few rows by those rows alone and takes every other shape for another group.
+        targets: Where classes are joint groups what a classifier is to predict, for each of them: groups of the same
+            target are not told apart, and the judge is doubted.
     """
     target_of = np.arange(len(validation.class_names)) if targets is None else np.asarray(targets)
     rows = _take_rows(validation)
@@ -112,7 +116,8 @@ def compare_candidates(
         accuracy = _score_classifier(pixels, labels, rows, target_of, seed)
         copies = None if near is None else near.count_copies(pixels, labels)
         wrong = _count_wrong(judge, pixels, labels, target_of)
-        trials.append(Trial(candidate.name, accuracy, _cover(judge, pixels, rows.pixels), copies, wrong))
+        coverage = _cover(judge, pixels, rows.pixels)
+        trials.append(Trial(candidate.name, accuracy, coverage, copies, wrong, targets is not None))
     best = max(range(len(trials)), key=lambda index: trials[index].score)
     first = trials[0]
     margin = math.sqrt(max(first.accuracy * (1 - first.accuracy), 1 / len(rows)) / len(rows))

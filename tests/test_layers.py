@@ -8,14 +8,15 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "synthaug"
 
 LEVELS = (
-    "errors noise signals launching batches budget ema metrics charts neighbours pictures cards.facts "
+    "errors noise signals launching attributes batches budget ema metrics charts neighbours pictures cards.facts "
     "cards.markdown generators.layers generators.bijections generators.augmentation generators.likelihoods "
-    "generators.neighbourhood scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
+    "scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
     "benchmarks.losses residual",
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards streaming subsets generators.base generators.checkerboard generators.couplings "
-    "generators.whitening generators.adversary engine generators.ladder tracking cards.scorecard loops.clock "
-    "loops.schedules loops.transforms loops.likeness benchmarks.arms benchmarks.verdicts strong",
+    "generators.neighbourhood generators.whitening generators.adversary engine generators.ladder tracking "
+    "cards.scorecard loops.clock loops.schedules loops.transforms loops.likeness benchmarks.arms "
+    "benchmarks.verdicts strong",
     "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules quality.shelf",
     "quality.assessment quality.cas columns descent drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",

@@ -84,6 +84,7 @@ def test_classes_of_one_target_are_not_told_apart(bars):
     _, (joint,) = compare_candidates(candidates, judge, rows, seed=0, targets=[0, 0, 1])
     assert apart.wrong == 1.0 and joint.wrong == pytest.approx(2 / 3)
     assert apart.accuracy < 0.1 and joint.accuracy == pytest.approx(1 / 3, abs=0.1)
+    assert joint.score == 0.5 * (joint.accuracy + joint.coverage)  # the judge is doubted
 
 
 def test_a_collapsed_candidate_is_told_by_its_coverage(bars):

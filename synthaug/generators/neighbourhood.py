@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-__all__ = ["CHOICES", "draw_between", "draw_transferred", "shrink_centres", "store_latents"]
+from synthaug.attributes import shrink_centres
+
+__all__ = ["CHOICES", "draw_between", "draw_transferred", "store_latents"]
 
 CANDIDATES = 4
 """Images drawn at random from which the nearest becomes the second of a pair."""
@@ -46,44 +47,7 @@ def store_latents(
     stored["centres"] = sums / counts.clamp_min(1)[:, None]
     if made is None:
         return stored
-    spread = (mu - stored["centres"][labels]).square().mean(1).sum()
-    shrunk = shrink_centres(stored["centres"], counts, spread, made)
-    return {**stored, "kin": relations.contiguous(), "kin_centres": shrunk}
-
-
-def shrink_centres(centres: Tensor, counts: Tensor, spread: Tensor, attributes: Tensor) -> Tensor:
-    r"""Return the centres of classes, those of few images drawn towards what their attributes say.
-
-    .. math:: \hat m_y = p_y + \frac{n_y \tau^2}{n_y \tau^2 + \sigma^2} (m_y - p_y)
-
-    p_y is the sum of an effect of each attribute's value, fitted to all centres by their counts; :math:`\sigma^2` the
-    variance within classes, :math:`\tau^2` that of the centres about p beyond it, by the method of moments. The mean
-    of seven red 3s lies where chance put it; what tells red from green is known from all digits.
-
-    Args:
-        centres: (K, D) means m.
-        counts: (K,) images n of each class.
-        spread: Sum over images of their mean squared deviation from their centre.
-        attributes: (K, A) values.
-
-    References:
-        Efron, Morris: Stein's estimation rule and its competitors: an empirical Bayes approach (1973).
-        DerSimonian, Laird: Meta-analysis in clinical trials (1986), eq. 8 (the method of moments).
-    """
-    means, weights = centres.double(), counts.double()
-    design = torch.cat([functional.one_hot(column) for column in attributes.T], dim=1).double()
-    weighted = design * weights[:, None]
-    inverse = torch.linalg.pinv(weighted.T @ design, hermitian=True)
-    predicted = design @ (inverse @ (weighted.T @ means))
-    within = spread.double() / (counts.sum() - (counts > 0).sum()).clamp_min(1)
-    free = (counts > 0).sum() - torch.linalg.matrix_rank(weighted)  # degrees of freedom of the centres about p
-    if int(free) <= 0:  # p goes through every centre, and says nothing of how far they lie from it
-        return torch.where(counts[:, None] > 0, centres, predicted.to(centres.dtype))
-    observed = ((means - predicted).square().mean(1) * weights).sum()
-    share = weights.sum() - torch.trace(inverse @ (weighted.T @ weighted))
-    between = ((observed - within * free) / share).clamp_min(0)
-    own = weights * between / (weights * between + within).clamp_min(1e-12)
-    return torch.as_tensor(predicted + own[:, None] * (means - predicted)).to(centres.dtype)
+    return {**stored, "kin": relations.contiguous(), "kin_centres": shrink_centres(mu, labels, made)}
 
 
 @dataclass(frozen=True)
