@@ -1,4 +1,4 @@
-"""Stop signals, turned into a flag that long loops look at between two steps."""
+"""Stop signals, turned into a flag that long loops look at between two steps; work without steps ends where it is."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ class StopSignals:
 
     Outside the main thread it notes nothing, because Python delivers signals only there.
 
+    Args:
+        at_once: Also raise KeyboardInterrupt where the signal comes, for work that has no step to wait for.
+
     Example:
         >>> with StopSignals() as stop:
         ...     stop.received
@@ -22,9 +25,10 @@ class StopSignals:
 
     _handled = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, *, at_once: bool = False) -> None:
         self.received = 0
         """Number of the signal that came, 0 while none has."""
+        self._at_once = at_once
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -41,6 +45,8 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
+        if self._at_once:
+            raise KeyboardInterrupt
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -126,11 +126,8 @@ def train(
             done = vote.progress >= 1.0
             if vote.due or vote.received or (done and now.step):
                 keeper.save(now)
-            if done:
+            if done or vote.received:
                 break
-            if vote.received:
-                message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
-                raise StoppedError(message, vote.received)
             losses = descent.take_step(now.step, vote.progress)
             now.step += 1
             now.images_seen += schedule.batch_size
@@ -141,6 +138,9 @@ def train(
                 if not watched and (bad := _find_bad(losses)):
                     raise _diverged(list(losses)[bad - 1], 0, now.images_seen, folder)
                 monitor.note(losses, images_seen=now.images_seen, progress=vote.progress)
+    if received := vote.received or stop.received:  # the latter: since the last vote
+        message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
+        raise StoppedError(message, received)
     descent.release()
     summary = {"images_seen": now.images_seen, "steps": now.step, "seconds": budget.elapsed, "losses": monitor.losses}
     return average.module, {**summary, "warnings": monitor.warnings}

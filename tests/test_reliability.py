@@ -29,7 +29,7 @@ from synthaug.balance import make_plan
 from synthaug.checkpoint import is_run, load_state, save_state
 from synthaug.cli import main
 from synthaug.engine import hold_vote
-from synthaug.errors import FailedError, RankError
+from synthaug.errors import FailedError, RankError, StoppedError
 from synthaug.fitting import fit
 from synthaug.generation import generate
 from synthaug.generators import CVAE
@@ -103,9 +103,9 @@ def in_child(work):
             sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
             work()
             os._exit(0)
-        except BaseException:
+        except BaseException as error:
             traceback.print_exc(file=sys.__stderr__)
-            os._exit(1)
+            os._exit(getattr(error, "exit_code", 1))
     return os.waitpid(child, 0)[1]
 
 
@@ -328,13 +328,71 @@ def test_a_signal_while_the_run_is_finished_costs_no_training(digits, tmp_path):
         fitting.finish_run = lambda *arguments: os.kill(os.getpid(), signal.SIGTERM)
         fit_small(digits, "cvae", tmp_path / "cut")
 
-    assert in_child(interrupted) == signal.SIGTERM
+    assert os.waitstatus_to_exitcode(in_child(interrupted)) == 143
     assert states(tmp_path / "cut")[-1] == "images-000000000000320" and not is_run(tmp_path / "cut")
     log = (tmp_path / "cut" / "log.jsonl").read_bytes()
     fit_small(digits, "cvae", tmp_path / "cut")
     assert (tmp_path / "cut" / "log.jsonl").read_bytes() == log  # no step was taken
     fit_small(digits, "cvae", tmp_path / "whole")
     assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_signal_in_the_finish_on_two_processes_costs_no_training(number, digits, tmp_path):
+    def interrupted(rank):
+        original = fitting.is_run
+
+        def save_judge(*arguments):  # the first process, in the middle of its files
+            checkpoint.save_judge(*arguments)
+            os.kill(os.getpid(), number)
+
+        def look(folder):  # the other one, while it waits
+            if rank == 1 and states(folder)[-1:] == ["images-000000000000320"]:
+                os.kill(os.getpid(), number)
+            return original(folder)
+
+        completion.save_judge, fitting.is_run = save_judge, look
+        fit_small(digits, "cvae", tmp_path / "cut")
+
+    codes, texts = on_two_ranks(interrupted)
+    assert codes == [128 + number] * 2, texts
+    assert all("the same command finishes the run" in text for text in texts)
+    assert (tmp_path / "cut" / "judge.safetensors").exists() and not is_run(tmp_path / "cut")
+    log = (tmp_path / "cut" / "log.jsonl").read_bytes()
+    for name in ("cut", "whole"):
+        assert on_two_ranks(lambda rank, name=name: fit_small(digits, "cvae", tmp_path / name))[0] == [0, 0]
+    assert (tmp_path / "cut" / "log.jsonl").read_bytes() == log  # no step was taken
+    assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
+
+
+def test_a_process_that_is_stopped_as_the_run_is_finished_harms_no_other(digits, tmp_path):
+    def interrupted(rank):
+        def look(folder):
+            if rank == 1 and is_run(folder):
+                os.kill(os.getpid(), signal.SIGTERM)
+            return is_run(folder)
+
+        fitting.is_run = look
+        fit_small(digits, "cvae", tmp_path / "run")
+
+    assert on_two_ranks(interrupted)[0] == [0, 143]
+    assert is_run(tmp_path / "run")
+
+
+def test_a_signal_while_the_last_state_is_saved_ends_before_the_finish(digits, tmp_path, monkeypatch):
+    def save_late(*arguments, images_seen, **options):
+        save_state(*arguments, images_seen=images_seen, **options)
+        if images_seen == 320:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "save_state", save_late)
+        patch.setattr(fitting, "finish_run", lambda *arguments: pytest.fail("the signal was lost"))
+        with pytest.raises(StoppedError, match="stopped at 320 images") as caught:
+            fit_small(digits, "cvae", tmp_path / "run")
+    assert caught.value.exit_code == 143
+    fit_small(digits, "cvae", tmp_path / "run")
+    assert is_run(tmp_path / "run")
 
 
 def test_no_token_in_anything_that_fit_and_generate_say_or_leave(tmp_path, monkeypatch, capfd):
