@@ -127,6 +127,7 @@ def train(
             if vote.due or vote.received or (done and now.step):
                 keeper.save(now)
             if done or vote.received:
+                accelerator.wait_for_everyone()  # a launcher that sees one process end gives the others only seconds
                 break
             losses = descent.take_step(now.step, vote.progress)
             now.step += 1

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -153,16 +154,26 @@ def test_ten_kills_anywhere_in_a_fit_change_nothing(family, digits, tmp_path, mo
     assert kills == 10
 
 
+def start_on_two(family, folder, launcher="synthaug"):
+    """Start a command that fits on two processes, as the leader of a process group; its stderr goes to FOLDER.err."""
+    words = ["-m", "synthaug", "fit", "digits", "--generator", family, "--images", "960", "--set", "fit.batch_size=32",
+             "--set", "fit.save_every=64", "--limit-per-class", "12", "--output", str(folder)]  # fmt: skip
+    words += [word for key, value in SIZES[family].items() for word in ("--set", f"generator.{key}={value}")]
+    if launcher == "torchrun":
+        words = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words]
+    else:
+        words += ["--num-processes", "2"]
+    with folder.with_suffix(".err").open("w") as errors:
+        return subprocess.Popen(
+            [sys.executable, *words], stderr=errors, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", SIZES)
 def test_killed_on_two_processes(family, tmp_path, request):
-    words = ["fit", "digits", "--generator", family, "--images", "960", "--set", "fit.batch_size=32", "--set",
-             "fit.save_every=64", "--limit-per-class", "12", "--num-processes", "2"]  # fmt: skip
-    words += [word for key, value in SIZES[family].items() for word in ("--set", f"generator.{key}={value}")]
-
     def start(name):
-        command = [sys.executable, "-m", "synthaug", *words, "--output", str(tmp_path / name)]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = start_on_two(family, tmp_path / name)
         request.addfinalizer(process.kill)  # a test that fails leaves no fit behind; ranks end with their launcher
         return process
 
@@ -180,6 +191,41 @@ def test_killed_on_two_processes(family, tmp_path, request):
             wait_until(lambda: not (tmp_path / "cut" / ".lock").exists())
     assert start("cut").wait(600) == 0
     assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole_on_two(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two") / "whole"
+    assert start_on_two("cvae", folder).wait(600) == 0
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["synthaug", "torchrun"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["training", "finish"])
+def test_a_signal_to_the_command_that_fits_on_two_processes(moment, number, launcher, whole_on_two, tmp_path, request):
+    folder, errors = tmp_path / "cut", tmp_path / "cut.err"
+    process = start_on_two("cvae", folder, launcher)
+    request.addfinalizer(process.kill)
+    if moment == "training":
+        wait_until(lambda: states(folder))
+    else:
+        wait_until(lambda: "fitting the judge" in errors.read_text())
+    if number == signal.SIGINT:  # as a terminal sends it
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    assert process.wait(300) == (1 if launcher == "torchrun" else 128 + number)
+    said = errors.read_text()
+    assert said.count("error: stopped") == 1 and "the same command" in said
+    assert launcher == "torchrun" or "Traceback" not in said
+    assert not re.search(r'File ".*synthaug/\w+\.py"', said)  # torchrun shows frames of its own only
+    assert states(folder) and not is_run(folder)
+    again = start_on_two("cvae", folder, launcher)
+    request.addfinalizer(again.kill)
+    assert again.wait(600) == 0
+    assert digest(folder / "model.safetensors") == digest(whole_on_two / "model.safetensors")
 
 
 def wait_until(condition, seconds=300):
@@ -214,7 +260,7 @@ def on_two_ranks(work):
 
 
 def _end_of(work, rank, port, writing):
-    signal.alarm(120)
+    signal.alarm(300)
     sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in names.items()})
@@ -241,8 +287,15 @@ def test_a_signal_to_one_rank_stops_both_with_the_state_saved(signalled, digits,
                 os.kill(os.getpid(), signal.SIGTERM)
             return hold_vote(*arguments)
 
-        training.hold_vote = vote
-        fit_small(digits, "cvae", tmp_path / "cut")
+        def save_slowly(*arguments, **options):
+            time.sleep(0.3)
+            save_state(*arguments, **options)
+
+        training.hold_vote, training.save_state = vote, save_slowly
+        try:
+            fit_small(digits, "cvae", tmp_path / "cut")
+        finally:
+            assert states(tmp_path / "cut")[-1] == "images-000000000000192"  # neither ends before it is saved
 
     codes, texts = on_two_ranks(interrupted)
     assert codes == [143, 143], texts
