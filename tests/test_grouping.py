@@ -112,6 +112,8 @@ def test_a_benchmark_reports_the_groups(tmp_path):
     assert report.joint["columns"] == GROUP_BY
     assert len(report.joint["entries"]) == 6
     assert "worst group of label, colour" in report.worst_groups
+    counts = report.settings["rows"]["validation"]
+    assert counts < 5 * 6 and any("groups have fewer than 5 validation rows" in note for note in report.notes)
     described = [arm["description"] for arm in report.arms]
     assert described[0].startswith("real rows, groups equally often")
     assert described[1].endswith("a share exchanged for synthetic rows of the same group")

@@ -9,6 +9,7 @@ import numpy as np
 
 from synthaug.benchmarks.comparisons import compare_arms, compare_groups, compare_joint, compare_pair, count_equivalents
 from synthaug.benchmarks.contest import Contest
+from synthaug.benchmarks.grouping import Grouping
 from synthaug.benchmarks.results import ArmResults, choose_front
 from synthaug.benchmarks.tuning import Trials
 from synthaug.benchmarks.verdicts import decide, write_sentence
@@ -26,6 +27,8 @@ from synthaug.report import Report
 __all__ = ["write_findings"]
 
 _CONFUSIONS, _LISTED = 10, 5
+_FEW_ROWS = 5
+"""Validation rows of a group under which they say next to nothing of it."""
 
 _METHOD = (
     "The interval is Student's t over seeds and test rows as crossed random effects: the variance that the "
@@ -269,4 +272,19 @@ def _notes(trials: Trials, contest: Contest, seeds: int) -> list[str]:
         notes.insert(0, "There are no validation rows, so nothing was chosen: every arm took the defaults.")
     if seeds < MINIMUM_SEEDS:
         notes.insert(0, f"With fewer than {MINIMUM_SEEDS} seeds the verdict is always 'no clear change'.")
+    if trials and contest.groups is not None:
+        notes += _note_unseen(contest.groups)
     return notes
+
+
+def _note_unseen(groups: Grouping) -> list[str]:
+    """Return a note if validation rows can hardly choose for some groups."""
+    trained = groups.count("train") > 0
+    few = int((groups.count("validation")[trained] < _FEW_ROWS).sum())
+    if not few:
+        return []
+    return [
+        f"{few} of {int(trained.sum())} groups have fewer than {_FEW_ROWS} validation rows, so the choices hardly saw "
+        "them, and a share that was found best for the others may not be the best for these. An arm with a fixed "
+        "share, such as oversampled+classical+synthetic@0.5, does not depend on that choice."
+    ]
