@@ -6,20 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["compose_design", "shrink_centres"]
-
-
-def compose_design(attributes: Tensor) -> Tensor:
-    """Return which values of the attributes make each class: (K, V) of 0 and 1, V counting the values of all.
-
-    Args:
-        attributes: (K, A) values, from 0 on.
-
-    Example:
-        >>> compose_design(torch.tensor([[0, 0], [0, 1], [1, 0]])).tolist()
-        [[1.0, 0.0, 1.0, 0.0], [1.0, 0.0, 0.0, 1.0], [0.0, 1.0, 1.0, 0.0]]
-    """
-    return torch.cat([functional.one_hot(column) for column in attributes.T], dim=1).float()
+__all__ = ["shrink_centres"]
 
 
 def shrink_centres(points: Tensor, labels: Tensor, attributes: Tensor) -> Tensor:
@@ -32,7 +19,7 @@ def shrink_centres(points: Tensor, labels: Tensor, attributes: Tensor) -> Tensor
     of seven red 3s lies where chance put it; what tells red from green is known from all digits.
 
     Args:
-        points: (N, D) latents or features of images.
+        points: (N, D) latents of images.
         labels: (N,) int64, at least one.
         attributes: (K, A) values; K classes, of which some may have no point.
 
@@ -48,7 +35,7 @@ def shrink_centres(points: Tensor, labels: Tensor, attributes: Tensor) -> Tensor
     sums = torch.zeros(classes, points.shape[1], dtype=torch.float64, device=points.device)
     weights = counts.double()
     means = sums.index_add(0, labels, points.double()) / weights.clamp_min(1)[:, None]
-    design = compose_design(attributes).double()
+    design = torch.cat([functional.one_hot(column) for column in attributes.T], dim=1).double()  # (K, values of all)
     weighted = design * weights[:, None]
     inverse = torch.linalg.pinv(weighted.T @ design, hermitian=True)
     predicted = design @ (inverse @ (weighted.T @ means))

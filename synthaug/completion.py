@@ -34,6 +34,8 @@ _RESERVE = 0.07
 """Share of a budget kept for comparing candidates."""
 _WRONG = 0.15
 """Share of a class's samples that may look like another class before the fit warns."""
+_KNOWN_ROWS = 30
+"""Training rows of a joint group under which the judge's doubt may be its own."""
 
 _LEAST_JUDGED, _MOST_JUDGED, _KEPT = 20, 1_000, 0.9
 """Held-out rows that tell whether a density judges well, at least and at most; the share it should keep."""
@@ -150,12 +152,20 @@ def _check_labels(plan: FitPlan, generator: ConditionalGenerator, judge: Judge, 
     shares = count_wrong_labels(generator, judge, seed=plan.recipe.fit.seed)
     known = {n: s for n, s in zip(plan.train.class_names, shares, strict=True) if plan.train.class_counts[n]}
     scores["samples of another class"] = sum(known.values()) / max(1, len(known))
+    counts, wrong = plan.train.class_counts, {name: share for name, share in known.items() if share > _WRONG}
+    rare = [name for name in wrong if plan.attributes is not None and counts[name] < _KNOWN_ROWS]
     warnings = [
         f"class {name!r}: {share:.0%} of the samples look like another class to the judge; fit longer, or rely on "
         "the default filter"
-        for name, share in known.items()
-        if share > _WRONG
+        for name, share in wrong.items()
+        if name not in rare
     ]
+    if rare:
+        warnings.append(
+            f"groups {', '.join(map(repr, rare))}: the judge doubts more than {_WRONG:.0%} of the samples, and knows "
+            f"them by fewer than {_KNOWN_ROWS} rows each; look at the sample grid: the default filter rejects what it "
+            "doubts, right samples too"
+        )
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return warnings

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from toys import ToyGenerator
 
-from synthaug.completion import _check_density
+from synthaug import completion
+from synthaug.completion import _check_density, _check_labels
 
 
 class Rows:
@@ -57,3 +58,18 @@ def test_a_density_that_would_reject_held_out_rows_is_warned_of(capsys):
 def test_too_few_rows_and_other_families_say_nothing():
     assert check(ToyDensity(), 10) == ([], {})
     assert check(ToyGenerator()) == ([], {})
+
+
+def test_the_judges_doubt_of_rare_groups_is_told_as_its_own(monkeypatch):
+    counts = {"3 · red": 200, "3 · green": 4, "5 · red": 3, "5 · green": 200}
+    monkeypatch.setattr(completion, "count_wrong_labels", lambda *_, **__: [0.2, 0.5, 0.4, 0.0])
+    train = SimpleNamespace(class_names=list(counts), class_counts=counts)
+
+    def warn(attributes):
+        plan = SimpleNamespace(train=train, recipe=SimpleNamespace(fit=SimpleNamespace(seed=0)), attributes=attributes)
+        return _check_labels(plan, None, None, {})
+
+    assert len(warn(None)) == 3 and all("fit longer" in line for line in warn(None))
+    frequent, rare = warn([[0, 0], [0, 1], [1, 0], [1, 1]])
+    assert frequent.startswith("class '3 · red': 20%") and "fit longer" in frequent
+    assert "groups '3 · green', '5 · red'" in rare and "fit longer" not in rare
