@@ -90,27 +90,44 @@ def main(
     steps: int | None = None,
     arms: tuple[str, ...] | list[str] = ARMS,
     filter: str = "default",
+    folds: int | None = None,
     seed: int = 0,
     num_processes: int | None = None,
-) -> synthaug.Report:
-    """Paint, fit, generate the missing groups and benchmark; return the report."""
+) -> synthaug.Report | None:
+    """Paint, fit, generate the missing groups and benchmark; return the report.
+
+    With `folds`, `recommend` decides on the training rows what is generated and at which share it is mixed in, and only
+    that is judged on the test rows. None where its answer is to generate nothing.
+    """
     output = Path(output)
     train = synthaug.open_dataset(data or "digits", "train")
     judging = synthaug.open_dataset(test or "digits", "train" if test else "test")
     real = colour_rows(take(train, per_class, classes, seed), colours=colours, share=share, seed=seed)
     held = colour_rows(take(judging, test_per_class, classes, seed), colours=colours, share=1 / colours, seed=seed + 1)
-    generator = synthaug.fit(
-        real, family, output=output / "run", images=images, label_column="label", group_by=GROUP_BY
-    )  # fmt: skip
-    plan = synthaug.plan_balance(real, "majority", label_column="label", group_by=GROUP_BY)
-    balanced = synthaug.generate(generator, plan, output=output / "dataset", mix_with=real, filter=filter)
+    groups = {"label_column": "label", "group_by": GROUP_BY}
+    run, target, drawing = output / "run", "majority", {"filter": filter}
+    if folds:
+        advice = synthaug.recommend(
+            real, output=output / "advice", families=[family], images=images, folds=folds, num_processes=num_processes,
+            **groups,
+        )  # fmt: skip
+        print(advice.table, advice.sentence, sep="\n\n")
+        if advice.recommended is None:
+            return None
+        run, arms = output / "advice" / advice.run, (advice.base, f"{advice.base}+synthetic@{advice.share:g}")
+        drawing = dict(advice.recipe["generate"])
+        target = drawing.pop("balance")
+        generator = synthaug.load_generator(run)
+    else:
+        generator = synthaug.fit(real, family, output=run, images=images, **groups)
+    plan = synthaug.plan_balance(real, target, **groups)
+    balanced = synthaug.generate(generator, plan, output=output / "dataset", mix_with=real, **drawing)
     before, after = plan.real.values(), count_groups(balanced).values()
     print(f"{len(real)} real rows in {len(before)} groups of {min(before)} to {max(before)} rows")
     print(f"{plan.num_missing} generated; then {len(after)} groups of {min(after)} to {max(after)} rows")
     report = synthaug.benchmark(
-        real, balanced, test=held, label_column="label", group_by=GROUP_BY, arms=list(arms), seeds=seeds, steps=steps,
-        source=json.loads((output / "run" / "source.json").read_text()), output=output / "report",
-        num_processes=num_processes,
+        real, balanced, test=held, arms=list(arms), seeds=seeds, steps=steps, output=output / "report",
+        source=json.loads((run / "source.json").read_text()), num_processes=num_processes, **groups,
     )  # fmt: skip
     print(describe(report))
     return report
@@ -132,6 +149,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int)
     parser.add_argument("--arms", default=",".join(ARMS), type=lambda text: text.split(","))
     parser.add_argument("--filter", default="default", choices=("default", "none"))
+    parser.add_argument("--folds", type=int, help="let `recommend` decide, on so many parts of the training rows")
     parser.add_argument("--seed", type=int, default=0, help="of the rows and their colours")
     parser.add_argument("--num-processes", type=int)
     main(**vars(parser.parse_args()))

@@ -318,6 +318,7 @@ def recommend(
     group_by: GroupBy = None,
     limit_per_class: LimitPerClass = None,
     on_bad_image: OnBadImage = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="hold out each of so many parts in turn")] = None,
     seeds: Annotated[int, typer.Option(min=2, help="paired seeds of each stage")] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps of every training")] = None,
     classifier: Annotated[str, typer.Option(help="small or resnet")] = "small",
@@ -332,7 +333,7 @@ def recommend(
     advice = recommend_dataset(
         dataset, output, split=split or "train", budget=budget, images=images, image_column=image_column,
         label_column=label_column, group_by=_split_names(group_by), limit_per_class=limit_per_class,
-        on_bad_image=on_bad_image or "error", seeds=seeds, steps=steps, classifier=classifier, seed=seed,
+        on_bad_image=on_bad_image or "error", folds=folds, seeds=seeds, steps=steps, classifier=classifier, seed=seed,
         num_processes=num_processes, fresh=fresh, **names,
     )  # fmt: skip
     print(advice.table, file=sys.stderr)

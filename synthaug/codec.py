@@ -290,5 +290,5 @@ def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:
     """Return images (N, C, H, W) float in [-1, 1] as pixels (N, H, W, C) uint8: ``round(127.5 (x + 1))``."""
-    values = ((images.detach().float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+    values = (images.detach().float() + 1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
     return np.asarray(values.permute(0, 2, 3, 1).contiguous().cpu().numpy())

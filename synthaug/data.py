@@ -242,7 +242,8 @@ def split_validation(
     Args:
         images: What `load_images` returned.
         validation: "auto" holds out 10 % of each class, 20 % of one under 100 rows and none of one under 5;
-            a float in (0, 1) is a fraction, an integer a number of rows per class, 0 or None none.
+            a float in (0, 1) is a fraction, an integer a number of rows per class, 0 or None none. "2/5" is the second
+            of five folds, in each of which other rows are held out: all of a class but its only image, in turn.
 
     Raises:
         InputError: `validation` is none of these, or a class has no more rows than it asks for.

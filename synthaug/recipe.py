@@ -75,7 +75,7 @@ class DatasetSection(_Section):
     group_by: list[str] | None = None
     limit_per_class: int | None = Field(default=None, ge=1)
     on_bad_image: Literal["error", "skip"] = "error"
-    validation: Literal["auto"] | int | float = "auto"
+    validation: str | int | float = "auto"
 
     @field_validator("group_by", mode="before")
     @classmethod
@@ -84,9 +84,10 @@ class DatasetSection(_Section):
 
     @field_validator("validation")
     @classmethod
-    def _fraction_or_count(cls, value: str | float) -> str | float:
-        if not isinstance(value, str) and (value < 0 or (isinstance(value, float) and value >= 1)):
-            raise ValueError("must be auto, a fraction in [0, 1) or a number of rows per class")
+    def _auto_fraction_count_or_fold(cls, value: str | float) -> str | float:
+        known = re.fullmatch(r"auto|[0-9]+/[0-9]+", value) if isinstance(value, str) else value >= 0
+        if not known or (isinstance(value, float) and value >= 1):
+            raise ValueError("must be auto, a fraction in [0, 1), a number of rows per class or a fold such as 2/5")
         return value
 
 

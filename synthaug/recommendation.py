@@ -5,30 +5,29 @@ from __future__ import annotations
 import contextlib
 import math
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from tqdm import tqdm
 
 import synthaug
-from synthaug.balance import benchmark_plan
 from synthaug.benchmarks.advice import CONFIDENCE, Advice, Evidence, weigh_evidence
 from synthaug.benchmarks.arms import Arm, default_arms, parse_arm
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, make_template
 from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.ledger import CELLS, open_record
 from synthaug.benchmarks.material import collect_material
-from synthaug.benchmarks.results import choose_front
+from synthaug.benchmarks.results import ArmResults, choose_front
+from synthaug.benchmarks.rounds import Round, Rounds
 from synthaug.benchmarks.tuning import MIXTURES, TRIALS, TUNING_SEEDS
-from synthaug.checkpoint import load_generator, read_source
+from synthaug.candidates import Candidate, draw_candidates, fit_candidates, fit_family
+from synthaug.checkpoint import read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.errors import FailedError, InputError, suggest
-from synthaug.fitting import fit
-from synthaug.generation import generate
 from synthaug.generators import GENERATORS
 from synthaug.recipe import parse_count, parse_duration
 from synthaug.shards import locked
@@ -36,20 +35,8 @@ from synthaug.shards import locked
 __all__ = ["recommend"]
 
 _RECORD = "recommend.json"
+_MOST_FOLDS = 20
 _FILES = (_RECORD, "recommendation.json", "recommendation.md")
-_TEMPERATURES = (0.8, 1.2)
-"""Multiples of a family's own temperature that are tried beside it."""
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """One way to draw synthetic rows."""
-
-    name: str
-    family: str
-    run: Path
-    temperature: float | None
-    filter: str
 
 
 def recommend(
@@ -68,6 +55,7 @@ def recommend(
     image_size: int | None = None,
     limit_per_class: int | None = None,
     on_bad_image: str = "error",
+    folds: int | None = None,
     seed: int = 0,
     device: str = "auto",
     num_processes: int | None = None,
@@ -98,6 +86,9 @@ def recommend(
         image_size: Side of the images; the data's own when None.
         limit_per_class: Real rows taken of each class.
         on_bad_image: "error" or "skip".
+        folds: Instead of holding out validation rows once, hold out each of so many parts in turn, and pool what all
+            rows say: for few rows, or few in some groups. Every family is fitted once for each part, and what is
+            recommended once more.
         seed: Seed of the fits and the draws.
         device: "auto", "cpu" or "cuda", for the classifiers.
         num_processes: Worker processes; when None as many as there are cores, on a GPU as many as its memory
@@ -113,7 +104,8 @@ def recommend(
     """
     device, families = resolve_device(device), tuple(families)
     _check_arguments(families, seeds=seeds, classifier=classifier)
-    length = _split_budget(budget, images, len(families))
+    _check_folds(folds)
+    length = _split_budget(budget, images, len(families) * (folds or 1) + bool(folds))
     data: dict[str, Any] = {
         "image_column": image_column, "label_column": label_column, "image_size": image_size,
         "group_by": None if group_by is None else list(group_by), "limit_per_class": limit_per_class,
@@ -122,7 +114,7 @@ def recommend(
     arguments = {
         "version": synthaug.__version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
         "classifier": classifier, "seed": seed, "device": device, "rows": real._fingerprint,
-        **{key: value for key, value in data.items() if value is not None},
+        **{key: value for key, value in {**data, "folds": folds}.items() if value is not None},
     }  # fmt: skip
     folder = Path(output)
     with contextlib.ExitStack() as stack:
@@ -132,16 +124,67 @@ def recommend(
         open_record(folder / _RECORD, arguments)
         if (finished := Advice.load(folder)) is not None:
             return finished
-        tried = [c for family in families for c in _fit_family(real, family, folder, length, data, seed)]
-        drawn = _draw_candidates(tried, folder, seed)
-        contest, candidates = _load_rows(real, drawn, data), list(drawn)
-        template = make_template(contest, steps=steps, backend="torch", classifier=classifier, device=device)
+        options = {**{key: value for key, value in data.items() if value is not None}, **length, "seed": seed}
+        drawn = [_draw_split(real, families, split, options) for split in _split_rows(folder, folds)]
+        candidates = _keep_common(drawn)
         names = tuple(candidate.name for candidate in candidates)
-        processes = count_processes(device, num_processes, shown_bytes=contest.shown_bytes)
+        contests = [_load_rows(real, own, candidates, data) for own in drawn]
+        template = make_template(contests[0], steps=steps, backend="torch", classifier=classifier, device=device)
+        processes = count_processes(device, num_processes, shown_bytes=contests[0].shown_bytes)
         setting = Setting(template, seeds, processes, names, test=False)
-        advice = _advise(contest, candidates, setting, folder)
+        advice = _advise(contests, candidates, setting, [split.folder for split in _split_rows(folder, folds)])
+        if folds and advice.recommended is not None:
+            advice = _fit_anew(real, advice, candidates, folder, options)
         advice.save(folder)
         return advice
+
+
+@dataclass(frozen=True)
+class _Split:
+    """One way of holding out validation rows, and where what is fitted without them is kept."""
+
+    folder: Path
+    validation: str = "auto"
+
+    @property
+    def shown(self) -> str:
+        return "" if self.validation == "auto" else f", fold {self.validation.replace('/', ' of ')}"
+
+
+def _split_rows(folder: Path, folds: int | None) -> list[_Split]:
+    if folds is None:
+        return [_Split(folder)]
+    return [_Split(folder / "folds" / str(number), f"{number}/{folds}") for number in range(1, folds + 1)]
+
+
+def _draw_split(
+    real: Dataset, families: Sequence[str], split: _Split, options: Mapping[str, Any]
+) -> dict[Candidate, Dataset]:
+    """Fit every family without the validation rows of a split, and draw from it."""
+    split.folder.mkdir(parents=True, exist_ok=True)
+    own = {**options, "validation": split.validation}
+    tried = [c for family in families for c in fit_candidates(real, family, split.folder, own, split.shown)]
+    return draw_candidates(tried, split.folder, seed=options["seed"])
+
+
+def _keep_common(drawn: Sequence[Mapping[Candidate, Dataset]]) -> list[Candidate]:
+    """Return the first split's candidates that every split has."""
+    roles = set.intersection(*({candidate.role for candidate in own} for own in drawn))
+    if not roles:
+        raise FailedError("no candidate made enough rows in every fold; fit longer: a larger --budget or --images")
+    return [candidate for candidate in drawn[0] if candidate.role in roles]
+
+
+def _fit_anew(
+    real: Dataset, advice: Advice, candidates: Sequence[Candidate], folder: Path, options: Mapping[str, Any]
+) -> Advice:
+    """Fit what is recommended on the rows of all folds, less the usual validation rows, and let the advice name it."""
+    chosen = next(candidate for candidate in candidates if candidate.name == advice.recommended)
+    own = fit_family(real, chosen.family, folder / "runs" / chosen.family, options, " to generate from")
+    recipe = dict(advice.recipe)
+    if chosen.temperature is not None:
+        recipe["generate"] = {**recipe["generate"], "temperature": round(own * chosen.scale, 4)}
+    return replace(advice, run=f"runs/{chosen.family}", recipe=recipe)
 
 
 def _check_arguments(families: Sequence[str], *, seeds: object, classifier: str) -> None:
@@ -159,6 +202,12 @@ def _check_arguments(families: Sequence[str], *, seeds: object, classifier: str)
         raise InputError(f"classifier is {classifier!r}; allowed are {', '.join(CLASSIFIERS)}: choose one")
 
 
+def _check_folds(folds: object) -> None:
+    whole = isinstance(folds, int) and not isinstance(folds, bool)
+    if folds is not None and (not whole or not 2 <= folds <= _MOST_FOLDS):  # type: ignore[operator]
+        raise InputError(f"folds is {folds!r}; give an integer from 2 to {_MOST_FOLDS}, or none for one split")
+
+
 def _split_budget(budget: str | float | None, images: int | str | None, fits: int) -> dict[str, Any]:
     """Return how long each fit is: its part of the budget in seconds, or its number of images."""
     if images is not None:
@@ -171,96 +220,70 @@ def _split_budget(budget: str | float | None, images: int | str | None, fits: in
 
 def _forget(folder: Path) -> None:
     """Remove what an earlier call left, and nothing else."""
-    for name in ("runs", "draws", CELLS):
+    for name in ("runs", "draws", "folds", CELLS):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 
-def _fit_family(
-    real: Dataset, family: str, folder: Path, length: Mapping[str, Any], data: Mapping[str, Any], seed: int
-) -> list[_Candidate]:
-    """Fit a family and return the ways to draw from it."""
-    print(f"recommend: fitting {family}", file=sys.stderr)
-    run = folder / "runs" / family
-    given = {key: value for key, value in data.items() if value is not None}
-    own = fit(real, family, output=run, seed=seed, **length, **given).default_temperature
-    scaled = [
-        _Candidate(f"{family}-t{own * factor:.2g}", family, run, own * factor, "default") for factor in _TEMPERATURES
-    ]
-    raw = _Candidate(f"{family}-raw", family, run, None, "none")
-    return [_Candidate(family, family, run, None, "default"), *scaled, raw]
-
-
-def _draw_candidates(candidates: Sequence[_Candidate], folder: Path, seed: int) -> dict[_Candidate, Dataset]:
-    """Draw the rows of every candidate; one whose filter lets too little through is left out, with a warning."""
-    drawn = {}
-    for candidate in candidates:
-        print(f"recommend: drawing from {candidate.name}", file=sys.stderr)
-        try:
-            drawn[candidate] = generate(
-                load_generator(candidate.run),
-                benchmark_plan(read_source(candidate.run)["class_counts"]),
-                seed=seed,
-                temperature=candidate.temperature,
-                filter=candidate.filter,
-                output=folder / "draws" / candidate.name,
-            )
-        except FailedError as error:
-            print(f"warning: {candidate.name} is left out: {error}", file=sys.stderr)
-    if not drawn:
-        raise FailedError("no candidate made enough rows; fit longer: a larger --budget or --images")
-    return drawn
-
-
-def _load_rows(real: Dataset, drawn: Mapping[_Candidate, Dataset], data: Mapping[str, Any]) -> Contest:
+def _load_rows(
+    real: Dataset, drawn: Mapping[Candidate, Dataset], candidates: Sequence[Candidate], data: Mapping[str, Any]
+) -> Contest:
     """Return the rows of every candidate with the real ones; no test row is asked for."""
     source = read_source(next(iter(drawn)).run)
+    by_role = {candidate.role: rows for candidate, rows in drawn.items()}
     contest = load_contest(
-        real, {candidate.name: rows for candidate, rows in drawn.items()}, None, source=source, **data
+        real, {candidate.name: by_role[candidate.role] for candidate in candidates}, None, source=source, **data
     )
     if not len(contest.validation):
         raise InputError(
             f"none of the {len(contest.train)} real rows is left for validation (classes under 5 rows have none); "
-            "recommend chooses on such rows: give more rows"
+            "recommend chooses on such rows: give more rows, or folds"
         )
     return contest
 
 
-def _advise(contest: Contest, candidates: Sequence[_Candidate], setting: Setting, folder: Path) -> Advice:
+def _advise(
+    contests: Sequence[Contest], candidates: Sequence[Candidate], setting: Setting, folders: Sequence[Path]
+) -> Advice:
     """Run the trainings and draw the conclusion."""
-    counts = contest.stratum_counts
-    plain = [arm for arm in map(parse_arm, default_arms(counts)) if arm.side == "classical"]
+    contest = contests[0]
+    plain = [arm for arm in map(parse_arm, default_arms(contest.stratum_counts)) if arm.side == "classical"]
     mixed = [parse_arm(f"best+{candidate.name}", setting.sources) for candidate in candidates]
-    data = collect_material(contest, [*plain, *mixed])
     trainings = len(TUNING_SEEDS) * (len(POLICIES) + TRIALS * len(plain) + (TRIALS - 1) * len(mixed))
-    trainings += setting.seeds * (len(plain) + 2)
-    with Campaign(data, setting, folder, trainings=trainings) as campaign:
-        opponents = {result.arm.name: result for result in campaign.run_plain(plain)}
+    trainings = len(contests) * (trainings + setting.seeds * (len(plain) + 2))
+    bar: tqdm[Any] = tqdm(total=trainings, desc="tuning", unit="training", mininterval=0.5)
+    each = [
+        Round(own, Campaign(collect_material(own, [*plain, *mixed]), setting, folder, bar=bar))
+        for own, folder in zip(contests, folders, strict=True)
+    ]
+    with bar, Rounds(each) as rounds:
+        opponents = {result.arm.name: result for result in rounds.run_plain(plain)}
         base = choose_front(list(opponents.values())).arm
         rivals = [arm.rest_on(base) for arm in plain if arm.exchanges]
-        campaign.tune(rivals, "rivals")
-        opponents |= {result.arm.name: result for result in campaign.run_seeds(rivals, "rivals")}
+        rounds.tune(rivals, "rivals")
+        opponents |= {result.arm.name: result for result in rounds.run_seeds(rivals, "rivals")}
         opponent = choose_front(list(opponents.values())).arm
         resting = [arm.rest_on(base) for arm in mixed]
-        campaign.tune(resting, "candidates")
+        fronts = [choose_front(trials) for trials in rounds.tune(resting, "candidates")]
+        best = choose_front(fronts)
         tried = [
-            _describe_candidate(candidate, arm, campaign) for candidate, arm in zip(candidates, resting, strict=True)
+            _describe_candidate(candidate, front, chosen=front is best)
+            for candidate, front in zip(candidates, fronts, strict=True)
         ]
-        place = min(range(len(tried)), key=lambda i: (round(tried[i]["nll"], 9), -tried[i]["balanced_accuracy"]))
-        best, tried[place]["chosen"] = resting[place], True
-        evidence, share = None, tried[place]["share"]
+        place = next(number for number, front in enumerate(fronts) if front is best)
+        evidence, share = None, best.cell.share
         if share:
-            finals = campaign.run_seeds([best, opponent], "confirming", first=setting.seeds)
-            evidence = weigh_evidence(
-                finals[0], finals[1], contest.validation.labels, strata=contest.strata("validation")
-            )
+            rounds.settle(best.arm, best.cell)
+            finals = rounds.run_seeds([best.arm, opponent], "confirming", first=setting.seeds)
+            evidence = weigh_evidence(finals[0], finals[1], rounds.labels, strata=rounds.strata)
+        bar.update(max(0, trainings - bar.n))
     chosen = candidates[place] if evidence is not None and evidence.convinces else None
     return Advice(
         recommended=None if chosen is None else chosen.name,
         sentence=_write_sentence(candidates[place], share, evidence, opponent, chosen is not None),
         share=share if chosen else 0.0,
-        run="" if chosen is None else str(chosen.run.relative_to(folder)),
+        run="" if chosen is None else str(chosen.run.relative_to(folders[0])),
         recipe=_write_recipe(chosen, share, contest, opponent),
         base=opponent.name,
         candidates=tried,
@@ -268,24 +291,23 @@ def _advise(contest: Contest, candidates: Sequence[_Candidate], setting: Setting
         settings={
             "version": synthaug.__version__, "steps": setting.template.steps, "seeds": setting.seeds,
             "classifier": setting.template.classifier, "mixtures": [list(pair) for pair in MIXTURES],
-            "validation_rows": len(contest.validation), "training_rows": len(contest.train),
+            "validation_rows": len(rounds.labels), "training_rows": len(contest.train), "folds": len(contests),
         },
     )  # fmt: skip
 
 
-def _describe_candidate(candidate: _Candidate, arm: Arm, campaign: Campaign) -> dict[str, Any]:
-    trial = next(trial for trial in campaign.tuner.trials if trial["arm"] == arm.name and trial["chosen"])
+def _describe_candidate(candidate: Candidate, front: ArmResults, *, chosen: bool) -> dict[str, Any]:
     return {
         "name": candidate.name,
         "family": candidate.family,
         "run": f"runs/{candidate.run.name}",
         "temperature": candidate.temperature,
         "filter": candidate.filter,
-        "share": campaign.tuner.options[arm.name].share,
-        "finish": campaign.tuner.options[arm.name].finish,
-        "balanced_accuracy": trial["balanced_accuracy"],
-        "nll": trial["nll"],
-        "chosen": False,
+        "share": front.cell.share,
+        "finish": front.cell.finish,
+        "balanced_accuracy": front.mean("validation", "balanced_accuracy"),
+        "nll": front.mean("validation", "scaled_nll"),
+        "chosen": chosen,
     }
 
 
@@ -299,7 +321,7 @@ def _describe_evidence(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _write_recipe(chosen: _Candidate | None, share: float, contest: Contest, opponent: Arm) -> dict[str, Any]:
+def _write_recipe(chosen: Candidate | None, share: float, contest: Contest, opponent: Arm) -> dict[str, Any]:
     """Return a recipe whose `generate` section draws so many rows that they make up the recommended share."""
     counts = {name: rows for name, rows in _whole_counts(contest).items() if rows}
     if chosen is None:
@@ -320,7 +342,7 @@ def _whole_counts(contest: Contest) -> dict[str, int]:
     return {name: rows + held[name] for name, rows in contest.train.class_counts.items()}
 
 
-def _write_sentence(best: _Candidate, share: float, evidence: Evidence | None, opponent: Arm, recommended: bool) -> str:
+def _write_sentence(best: Candidate, share: float, evidence: Evidence | None, opponent: Arm, recommended: bool) -> str:
     if not share or evidence is None:
         return (
             "No synthetic rows: on validation rows every share of every candidate did worse than none. Train on the "

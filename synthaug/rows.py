@@ -53,7 +53,7 @@ class DatasetRows:
     def __init__(
         self, dataset: Dataset, features: Features, *, name: str = "dataset", required: str | None = None
     ) -> None:
-        self._dataset, self._features, self._name, self._row = dataset, features, name, 0
+        self._dataset, self._schema, self._name, self._row = dataset, features.arrow_schema, name, 0
         self._required = required
         self._images = [key for key, feature in features.items() if isinstance(feature, Image)]
         for key, feature in features.items():
@@ -93,8 +93,8 @@ class DatasetRows:
             yield table
 
     def _complete(self, table: pa.Table) -> pa.Table:
-        schema, columns = self._features.arrow_schema, []
-        for field in schema:
+        columns = []
+        for field in self._schema:
             if field.name in self._images and field.name in table.column_names:
                 columns.append(self._embed(table.column(field.name).to_pylist(), field))
             elif field.name in table.column_names:
@@ -103,7 +103,7 @@ class DatasetRows:
                 columns.append(pa.array([False] * len(table), pa.bool_()))
             else:
                 columns.append(null_column(len(table), field.type))
-        return pa.Table.from_arrays(columns, schema=schema)
+        return pa.Table.from_arrays(columns, schema=self._schema)
 
     def _embed(self, values: list[dict[str, Any] | None], field: pa.Field) -> pa.Array:
         files: list[bytes | None] = []

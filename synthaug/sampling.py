@@ -84,7 +84,7 @@ class SyntheticRows:
         self._pool, self._origin, self._max_draws, self._bar = pool, origin, max_draws, bar
         self._classes = [(name, class_names.index(name), n) for name, n in plan.missing.items() if n]
         self._values = {name: class_values(features, columns, name) for name, _, _ in self._classes}
-        self._features, self._columns = features, columns
+        self._schema, self._columns = features.arrow_schema, columns  # made anew at each call of the property
         self._class, self._draw = 0, 0
         self._last: tuple[Key, Block] | None = None
         self.tallies: dict[str, Tally] = {}
@@ -161,7 +161,7 @@ class SyntheticRows:
             self._bar.set_postfix_str(f"{name!r}: {tally.accepted / tally.drawn:.0%} accepted", refresh=False)
 
     def _table(self, name: str, files: list[bytes], draws: NDArray[np.int64]) -> pa.Table:
-        schema, rows, origin = self._features.arrow_schema, len(files), self._origin
+        schema, rows, origin = self._schema, len(files), self._origin
         image = schema.field(self._columns.image).type
         kind = schema.field("provenance").type
         pictures = pa.StructArray.from_arrays([pa.array(files, pa.binary()), pa.nulls(rows, pa.string())], _PICTURE)

@@ -104,7 +104,7 @@ class ShardWriter:
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._schema, self._waiting, self._group = schema, [schema.empty_table()], [schema.empty_table()]
-        self._group_bytes = 0
+        self._group_bytes, self._waiting_rows, self._waiting_bytes = 0, 0, 0
         plain = [name for name in schema.names if not pa.types.is_nested(schema.field(name).type)]
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
             path,
@@ -127,8 +127,11 @@ class ShardWriter:
         if not len(table):
             return
         self._waiting.append(table)
-        if sum(map(len, self._waiting)) < UNIT_ROWS:
-            return
+        self._waiting_rows, self._waiting_bytes = self._waiting_rows + len(table), self._waiting_bytes + table.nbytes
+        if self._waiting_rows >= _GROUP_ROWS // 4 or self._waiting_bytes >= _GROUP_BYTES // 4:
+            self._move()
+
+    def _move(self) -> None:
         waiting = pa.concat_tables(self._waiting)
         whole = len(waiting) // UNIT_ROWS * UNIT_ROWS
         for start in range(0, whole, UNIT_ROWS):
@@ -136,7 +139,8 @@ class ShardWriter:
             self._group_bytes += self._group[-1].nbytes
             if (len(self._group) - 1) * UNIT_ROWS >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
                 self._flush()
-        self._waiting = [waiting.slice(whole)]
+        self._waiting, self._waiting_rows = [waiting.slice(whole)], len(waiting) - whole
+        self._waiting_bytes = self._waiting[0].nbytes
 
     def _flush(self) -> None:
         table = pa.concat_tables(self._group).combine_chunks()
@@ -148,6 +152,7 @@ class ShardWriter:
         """Write what is left and the footer."""
         if self._writer is None:
             return
+        self._move()
         self._group += self._waiting
         self._flush()
         self._writer.close()

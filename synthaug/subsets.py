@@ -45,7 +45,7 @@ def choose_limited(labels: Integers, hashes: NDArray[np.str_], per_class: int) -
 def choose_validation(
     labels: Integers, hashes: NDArray[np.str_], class_names: Sequence[str], validation: object
 ) -> NDArray[np.bool_]:
-    """Return (N,) bool: the rows held out, those with the lowest pixel hash in each class.
+    """Return (N,) bool: the rows held out, those with the lowest pixel hash in each class, or one fold of all rows.
 
     Equal hashes always land on the same side. A group of them that would take more than half of a class (or
     more than was asked for, if that is more) stays in training.
@@ -59,11 +59,54 @@ def choose_validation(
     Raises:
         InputError: `validation` is out of range, or a class has no more rows than it asks for.
     """
+    _, group = np.unique(hashes, return_inverse=True)  # numbered in hash order
+    if (fold := _read_fold(validation)) is not None:
+        number, folds = fold
+        return np.asarray(_assign_folds(labels, group.astype(np.int64), folds) == number - 1)
     counts = np.bincount(labels, minlength=len(class_names)).tolist()
     wanted = [_number_held(rows, validation, name) for rows, name in zip(counts, class_names, strict=True)]
-    _, group = np.unique(hashes, return_inverse=True)  # numbered in hash order
     room = [max(0, min(rows - 1, max(number, rows // 2))) for rows, number in zip(counts, wanted, strict=True)]
     return np.isin(group, _choose_groups(labels, group.astype(np.int64), room, wanted))
+
+
+def _read_fold(validation: object) -> tuple[int, int] | None:
+    """Return (number, folds) of a fold such as "2/5", None for anything else.
+
+    Raises:
+        InputError: There is no such fold.
+    """
+    parts = validation.split("/") if isinstance(validation, str) else []
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
+        return None
+    number, folds = map(int, parts)
+    if folds < 2 or not 1 <= number <= folds:
+        raise InputError(
+            f"validation is {validation!r}; give a fold from 1/{folds} to {folds}/{folds}, of at least two"
+        )
+    return number, folds
+
+
+def _assign_folds(labels: Integers, group: Integers, folds: int) -> Integers:
+    """Return (N,) the fold that holds each row out, from 0; -1 where none does.
+
+    The folds of a class begin one further than those of the class before, so that small classes spread over all.
+    A class's only image, and one that would take more than half of a class, are always in training.
+    """
+    fold_of = np.full(int(group.max(initial=-1)) + 1, -2)
+    counts = np.bincount(labels)
+    crossing = np.zeros((len(fold_of), len(counts)), dtype=np.int64)
+    np.add.at(crossing, (group, labels), 1)
+    fold_of[(crossing > counts // 2).any(axis=1)] = -1
+    for label in range(len(counts)):
+        own = np.flatnonzero((crossing[:, label] > 0) & (fold_of == -2))
+        fold_of[own] = (label + np.arange(len(own))) % folds
+    for label in np.flatnonzero(
+        counts
+    ).tolist():  # images shared with other classes may have filled one fold with a class
+        own = np.flatnonzero(crossing[:, label])
+        if (fold_of[own] == fold_of[own[0]]).all():
+            fold_of[own[0]] = -1
+    return np.asarray(fold_of[group])
 
 
 def _choose_groups(labels: Integers, group: Integers, room: list[int], wanted: list[int]) -> list[int]:
@@ -106,7 +149,7 @@ def _number_held(rows: int, validation: object, name: str) -> int:
             )
     raise InputError(
         f"validation is {validation!r}; give 'auto', a fraction between 0 and 1, a number of rows per class, "
-        "or 0 for none"
+        "a fold such as '2/5', or 0 for none"
     )
 
 

@@ -470,6 +470,22 @@ def test_limit_properties(labels, limit):
     assert set(choose_limited(labels, hashes, limit + 1)) >= set(kept)  # a larger limit adds rows only
 
 
+@given(rows_strategy, st.integers(2, 6))
+def test_folds_hold_each_row_out_once(rows, folds):
+    labels = np.array([label for label, _ in rows], np.int64)
+    hashes = np.array([value for _, value in rows])
+    names = ["a", "b", "c", "d"]
+    held = np.stack([choose_validation(labels, hashes, names, f"{n}/{folds}") for n in range(1, folds + 1)])
+    assert (held.sum(axis=0) <= 1).all()
+    for value in np.unique(hashes):
+        assert (held[:, hashes == value] == held[:, hashes == value][:, :1]).all()
+    for label in np.unique(labels):
+        assert not held[:, labels == label].all(axis=1).any()  # some row of every class is always trained on
+    if len(np.unique(hashes)) == len(hashes):
+        counts = np.bincount(labels, minlength=4)
+        assert (held.sum(axis=0) == (counts > 1)[labels]).all()
+
+
 def test_limit_says_nothing_about_validation():
     labels = np.zeros(1000, np.int64)
     hashes = np.array([f"{number:064x}" for number in range(1000)])

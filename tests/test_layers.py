@@ -27,9 +27,9 @@ LEVELS = (
     "scoring.suspects benchmarks.ledger benchmarks.results loops.positions",
     "quality.appraisal completion gallery jobs uploads exploration.survey benchmarks.advice benchmarks.campaign "
     "benchmarks.comparisons benchmarks.material",
-    "quality.entries benchmarks.findings fitting generation hub loops.supplies",
-    "benchmarks.benchmarking quality.evaluation exploration.atlas scoring.scores loops.mixtures loops.streams "
-    "loops.replacement loops.resampling",
+    "quality.entries benchmarks.findings benchmarks.rounds fitting generation hub loops.supplies",
+    "benchmarks.benchmarking candidates quality.evaluation exploration.atlas scoring.scores loops.mixtures "
+    "loops.streams loops.replacement loops.resampling",
     "verification recommendation",
     "journey",
     "cli",

@@ -1,6 +1,7 @@
 """recommend: what convinces, what is written down, and that a finished or interrupted call is not done again."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from synthaug.benchmarks.advice import Advice, weigh_evidence
 from synthaug.benchmarks.arms import parse_arm
 from synthaug.benchmarks.cells import Cell
 from synthaug.benchmarks.results import ArmResults
+from synthaug.benchmarks.rounds import Rounds
 from synthaug.cli import main
 from synthaug.errors import InputError
 from synthaug.recipe import read_recipe
@@ -84,7 +86,7 @@ def test_the_whole_way_and_again(rows, quick, tmp_path, monkeypatch, capsys):
     if advice.recommended is None:
         assert advice.sentence.startswith("No synthetic rows") and advice.share == 0
         assert advice.recipe["generate"]["balance"] == {"0": 10, "1": 10, "2": 10}
-    monkeypatch.setattr("synthaug.recommendation.fit", None)  # a finished call does nothing
+    monkeypatch.setattr("synthaug.candidates.fit", None)  # a finished call does nothing
     assert recommend(rows, output=tmp_path, **options) == advice == Advice.load(tmp_path)
     with pytest.raises(InputError, match=r"other arguments \(steps\)"):
         recommend(rows, output=tmp_path, **{**options, "steps": 4})
@@ -108,6 +110,46 @@ def test_the_recipe_draws_the_recommended_share(quick, tmp_path, monkeypatch, ca
     assert np.bincount(drawn["label"]).tolist() == [6] * 10
 
 
+def test_folds_let_every_row_judge(rows, quick, tmp_path, monkeypatch):
+    """Two folds: each row is held out once, two generators see the others, and a third is what one generates from."""
+    monkeypatch.setattr("synthaug.benchmarks.advice.Evidence.convinces", True)
+    monkeypatch.setattr(tuning, "MIXTURES", ((0.5, 0.0),) * 4)
+    options = {"families": ("cvae",), "images": 192, "seeds": 2, "steps": 2, "num_processes": 1, "folds": 2}
+    advice = recommend(rows, output=tmp_path, **options)
+    assert advice.settings["folds"] == 2 and advice.settings["validation_rows"] == 30
+    held = [
+        json.loads((tmp_path / "folds" / number / "runs" / "cvae" / "source.json").read_text())["hashes"]
+        for number in ("1", "2")
+    ]
+    assert not set(held[0]["validation"]) & set(held[1]["validation"])
+    assert set(held[0]["validation"]) == set(held[1]["train"])
+    assert advice.run == "runs/cvae" and (tmp_path / advice.run / "model.safetensors").is_file()
+    assert advice.share == 0.5 and set(advice.recipe["generate"]["balance"].values()) == {20}
+    assert recommend(rows, output=tmp_path, **options) == advice
+    with pytest.raises(InputError, match=r"other arguments \(folds\)"):
+        recommend(rows, output=tmp_path, **{**options, "folds": 3})
+
+
+def test_rounds_pool_rows_not_means():
+    """A group with one row in the first round and three in the second counts its four rows alike."""
+    first, second = (
+        SimpleNamespace(contest=SimpleNamespace(
+            validation=SimpleNamespace(labels=np.array(labels)), strata=lambda kind: None
+        ), strata=np.array(labels), campaign=None)
+        for labels in ([0, 0, 1], [0, 1, 1, 1])
+    )  # fmt: skip
+    arm = parse_arm("real")
+    parts = [
+        {"predictions": [0, 0, 0], "losses": [0.0, 0.0, 4.0]},
+        {"predictions": [0, 1, 1, 1], "losses": [0.0, 0.0, 0.0, 0.0]},
+    ]
+    results = [ArmResults(arm, Cell("real", 0, 1, 8, "affine", 6e-3), [{"validation": part}]) for part in parts]
+    pooled = Rounds([first, second])._pool(results)
+    assert pooled.mean("validation", "balanced_accuracy") == (1 + 3 / 4) / 2
+    assert pooled.mean("validation", "scaled_nll") == (0 + 4 / 4) / 2
+    assert pooled.seeds[0]["validation"]["predictions"].tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
 def test_bad_input_is_one_line(rows, tmp_path):
     for options, message in (
         ({"families": ("gan",)}, "family 'gan' is unknown; allowed are cvae, cgan, glow"),
@@ -115,6 +157,7 @@ def test_bad_input_is_one_line(rows, tmp_path):
         ({"seeds": 1}, "seeds is 1; give an integer from 2"),
         ({"classifier": "big"}, "allowed are small, resnet"),
         ({"budget": "1m", "images": 10}, "give one of them"),
+        ({"folds": 1}, "folds is 1; give an integer from 2"),
     ):
         with pytest.raises(InputError, match=message):
             recommend(rows, output=tmp_path / "none", **options)

@@ -51,28 +51,46 @@ class Setting:
 class Campaign:
     """Tunes arms and runs their seeds; use it as a context.
 
+    With a folder it can be entered again, and goes on from what was chosen and trained before.
+
     Args:
         data: What the cells train on.
         setting: What they train with.
         folder: Where finished trainings are kept; None keeps them in memory.
-        trainings: About how many there will be, for the progress bar.
+        trainings: About how many there will be, for a progress bar of its own; or
+        bar: one that others share.
     """
 
-    def __init__(self, data: CellData, setting: Setting, folder: Path | None, *, trainings: int) -> None:
+    def __init__(
+        self,
+        data: CellData,
+        setting: Setting,
+        folder: Path | None,
+        *,
+        trainings: int = 0,
+        bar: tqdm[Any] | None = None,
+    ) -> None:
         self._data, self.setting, self._folder, self._trainings = data, setting, folder, trainings
-        self._stack = contextlib.ExitStack()
+        self._stack, self._shared = contextlib.ExitStack(), bar
+        self._results: dict[Cell, dict[str, Any]] = {}
+        self.tuner = Tuner(setting.template, self._run, setting.sources, len(data.validation))
 
     def __enter__(self) -> Campaign:
-        stop = self._stack.enter_context(StopSignals())
-        bar: tqdm[Any] = tqdm(total=self._trainings, desc="tuning", unit="training", mininterval=0.5)
-        self._bar, self._stop = self._stack.enter_context(bar), stop
+        self._stop = self._stack.enter_context(StopSignals())
+        if self._shared is None:
+            own: tqdm[Any] = tqdm(total=self._trainings, desc="tuning", unit="training", mininterval=0.5)
+            self._bar = self._stack.enter_context(own)
+        else:
+            self._bar = self._shared
         pool = CellPool(self._data, num_processes=self.setting.processes, should_stop=lambda: self._stop.received > 0)
-        self.ledger = Ledger(self._stack.enter_context(pool), self._folder, self._bar)
-        self.tuner = Tuner(self.setting.template, self.ledger.run, self.setting.sources, len(self._data.validation))
+        self.ledger = Ledger(self._stack.enter_context(pool), self._folder, self._bar, self._results)
         return self
 
+    def _run(self, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
+        return self.ledger.run(cells)
+
     def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
-        if kind is None:
+        if kind is None and self._shared is None:
             self._bar.update(max(0, self._trainings - self._bar.n))
         self._stack.close()
         if kind is not None and issubclass(kind, InterruptedError):

@@ -47,12 +47,21 @@ def open_record(record: Path, arguments: Mapping[str, Any]) -> None:
 
 
 class Ledger:
-    """Runs cells, keeps their results, as files too, and does not run again what is there."""
+    """Runs cells, keeps their results, as files too, and does not run again what is there.
 
-    def __init__(self, pool: CellPool, folder: Path | None, bar: tqdm[Any]) -> None:
+    Args:
+        pool: Runs what is missing.
+        folder: Of the benchmark; None keeps no files.
+        bar: Moves on with every result.
+        results: Those of an earlier ledger, which this one adds to.
+    """
+
+    def __init__(
+        self, pool: CellPool, folder: Path | None, bar: tqdm[Any], results: dict[Cell, dict[str, Any]] | None = None
+    ) -> None:
         self._pool, self._bar = pool, bar
         self._folder = None if folder is None else folder / CELLS
-        self.results: dict[Cell, dict[str, Any]] = {}
+        self.results = {} if results is None else results
         """What is known so far, from earlier calls of the command too."""
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)

@@ -61,6 +61,8 @@ class Tuner:
         """Everything that was tried, JSON-friendly."""
         self.options: dict[str, Cell] = {}
         """Arm -> the cell that its reported seeds repeat."""
+        self.tried: dict[str, list[tuple[Cell, list[Mapping[str, Any]]]]] = {}
+        """Arm -> the cells that were tried for its options, in the order of the trials, with their results."""
         self._base = replace(self.template, policy=_POLICY, learning_rate=RATES[0])
 
     def choose_policy(self, arms: Sequence[Arm]) -> None:
@@ -76,6 +78,9 @@ class Tuner:
             self._run([cell for cells in grids.values() for cell in cells])
         for name, cells in grids.items():
             self.options[name] = self._pick(cells, "options") if self.validation_rows else cells[0]
+            if self.validation_rows:
+                results = self._run(cells)
+                self.tried[name] = [(cell, self._of_seeds(cell, results)) for cell in cells]
 
     def _grid(self, arm: Arm) -> list[Cell]:
         cell = replace(self._base, arm=arm.name)
@@ -95,12 +100,14 @@ class Tuner:
         seeded = [replace(cell.settle(self.sources), seed=seed) for cell in cells for seed in TUNING_SEEDS]
         return self.run(list(dict.fromkeys(seeded)))
 
+    def _of_seeds(self, cell: Cell, results: Results) -> list[Mapping[str, Any]]:
+        return [results[replace(cell.settle(self.sources), seed=seed)] for seed in TUNING_SEEDS]
+
     def _pick(self, cells: Sequence[Cell], stage: str) -> Cell:
         """Return the best of these cells and write all of them down."""
         results, scores = self._run(cells), dict[Cell, tuple[float, float]]()
         for cell in cells:
-            settled = cell.settle(self.sources)
-            each = [results[replace(settled, seed=seed)]["validation"] for seed in TUNING_SEEDS]
+            each = [result["validation"] for result in self._of_seeds(cell, results)]
             scores[cell] = (_mean(each, "scaled_nll"), _mean(each, "balanced_accuracy"))
         best = min(cells, key=lambda cell: (round(scores[cell][0], 9), -round(scores[cell][1], 9)))
         self.trials += [
