@@ -285,6 +285,7 @@ def _note_unseen(groups: Grouping) -> list[str]:
         return []
     return [
         f"{few} of {int(trained.sum())} groups have fewer than {_FEW_ROWS} validation rows, so the choices hardly saw "
-        "them, and a share that was found best for the others may not be the best for these. An arm with a fixed "
-        "share, such as oversampled+classical+synthetic@0.5, does not depend on that choice."
+        "them, and a share that was found best for the others may not be the best for these. `synthaug recommend "
+        "--folds 5` lets all real rows choose; an arm with a fixed share, such as "
+        "oversampled+classical+synthetic@0.5, does not depend on that choice."
     ]
