@@ -97,7 +97,8 @@ def main(
     """Paint, fit, generate the missing groups and benchmark; return the report.
 
     With `folds`, `recommend` decides on the training rows what is generated and at which share it is mixed in, and only
-    that is judged on the test rows. None where its answer is to generate nothing.
+    that is judged on the test rows, against those of `arms` that need no synthetic row. None where its answer is to
+    generate nothing.
     """
     output = Path(output)
     train = synthaug.open_dataset(data or "digits", "train")
@@ -109,12 +110,13 @@ def main(
     if folds:
         advice = synthaug.recommend(
             real, output=output / "advice", families=[family], images=images, folds=folds, num_processes=num_processes,
-            **groups,
+            arms=[arm for arm in arms if "synthetic" not in arm], **groups,
         )  # fmt: skip
         print(advice.table, advice.sentence, sep="\n\n")
         if advice.recommended is None:
             return None
-        run, arms = output / "advice" / advice.run, (advice.base, f"{advice.base}+synthetic@{advice.share:g}")
+        run, mixed = output / "advice" / advice.run, f"{advice.base}+synthetic@{advice.share:g}"
+        arms = [*(arm for arm in arms if "synthetic" not in arm), mixed]
         drawing = dict(advice.recipe["generate"])
         target = drawing.pop("balance")
         generator = synthaug.load_generator(run)

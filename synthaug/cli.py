@@ -321,6 +321,7 @@ def recommend(
     folds: Annotated[int | None, typer.Option(min=2, help="hold out each of so many parts in turn")] = None,
     seeds: Annotated[int, typer.Option(min=2, help="paired seeds of each stage")] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps of every training")] = None,
+    arms: Annotated[str | None, typer.Option(help="comma-separated arms without synthetic rows that compete")] = None,
     classifier: Annotated[str, typer.Option(help="small or resnet")] = "small",
     seed: Annotated[int, typer.Option(min=0, help="seed of the fits and the draws")] = 0,
     num_processes: Annotated[int | None, typer.Option(min=1, help="worker processes (default: all cores)")] = None,
@@ -330,6 +331,8 @@ def recommend(
     from synthaug.journey import recommend_dataset
 
     names = {} if families is None else {"families": families.split(",")}
+    if arms is not None:
+        names["arms"] = arms.split(",")
     advice = recommend_dataset(
         dataset, output, split=split or "train", budget=budget, images=images, image_column=image_column,
         label_column=label_column, group_by=_split_names(group_by), limit_per_class=limit_per_class,

@@ -48,6 +48,7 @@ def recommend(
     images: int | str | None = None,
     seeds: int = 5,
     steps: int | None = None,
+    arms: Sequence[str] | None = None,
     classifier: str = "small",
     image_column: str | None = None,
     label_column: str | None = None,
@@ -78,6 +79,7 @@ def recommend(
         images: a number of images for each fit to see.
         seeds: Paired seeds of each stage.
         steps: Optimiser steps of every training; from the number of rows when None.
+        arms: Ways to train without synthetic rows that compete, named as in `benchmark`; its own when None.
         classifier: "small" or "resnet".
         image_column: Found by feature type when None.
         label_column: Found by feature type when None.
@@ -105,6 +107,7 @@ def recommend(
     device, families = resolve_device(device), tuple(families)
     _check_arguments(families, seeds=seeds, classifier=classifier)
     _check_folds(folds)
+    plain = None if arms is None else _read_arms(arms)
     length = _split_budget(budget, images, len(families) * (folds or 1) + bool(folds))
     data: dict[str, Any] = {
         "image_column": image_column, "label_column": label_column, "image_size": image_size,
@@ -114,7 +117,7 @@ def recommend(
     arguments = {
         "version": synthaug.__version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
         "classifier": classifier, "seed": seed, "device": device, "rows": real._fingerprint,
-        **{key: value for key, value in {**data, "folds": folds}.items() if value is not None},
+        **{key: value for key, value in {**data, "folds": folds, "arms": arms}.items() if value is not None},
     }  # fmt: skip
     folder = Path(output)
     with contextlib.ExitStack() as stack:
@@ -132,7 +135,10 @@ def recommend(
         template = make_template(contests[0], steps=steps, backend="torch", classifier=classifier, device=device)
         processes = count_processes(device, num_processes, shown_bytes=contests[0].shown_bytes)
         setting = Setting(template, seeds, processes, names, test=False)
-        advice = _advise(contests, candidates, setting, [split.folder for split in _split_rows(folder, folds)])
+        if plain is None:
+            plain = [arm for arm in map(parse_arm, default_arms(contests[0].stratum_counts)) if arm.side == "classical"]
+        folders = [split.folder for split in _split_rows(folder, folds)]
+        advice = _advise(contests, plain, candidates, setting, folders)
         if folds and advice.recommended is not None:
             advice = _fit_anew(real, advice, candidates, folder, options)
         advice.save(folder)
@@ -208,6 +214,17 @@ def _check_folds(folds: object) -> None:
         raise InputError(f"folds is {folds!r}; give an integer from 2 to {_MOST_FOLDS}, or none for one split")
 
 
+def _read_arms(names: Sequence[str]) -> list[Arm]:
+    """Return the arms of these names, one of which must train on real rows as they are."""
+    arms = [parse_arm(name) for name in names]
+    wrong = [arm.name for arm in arms if arm.side != "classical"]
+    if wrong:
+        raise InputError(f"arm {wrong[0]!r} is none without synthetic rows; name such as real+classical or best+smote")
+    if all(arm.exchanges for arm in arms):
+        raise InputError("arms need one that exchanges no row; add one such as real+classical")
+    return arms
+
+
 def _split_budget(budget: str | float | None, images: int | str | None, fits: int) -> dict[str, Any]:
     """Return how long each fit is: its part of the budget in seconds, or its number of images."""
     if images is not None:
@@ -244,11 +261,14 @@ def _load_rows(
 
 
 def _advise(
-    contests: Sequence[Contest], candidates: Sequence[Candidate], setting: Setting, folders: Sequence[Path]
+    contests: Sequence[Contest],
+    plain: Sequence[Arm],
+    candidates: Sequence[Candidate],
+    setting: Setting,
+    folders: Sequence[Path],
 ) -> Advice:
     """Run the trainings and draw the conclusion."""
     contest = contests[0]
-    plain = [arm for arm in map(parse_arm, default_arms(contest.stratum_counts)) if arm.side == "classical"]
     mixed = [parse_arm(f"best+{candidate.name}", setting.sources) for candidate in candidates]
     trainings = len(TUNING_SEEDS) * (len(POLICIES) + TRIALS * len(plain) + (TRIALS - 1) * len(mixed))
     trainings = len(contests) * (trainings + setting.seeds * (len(plain) + 2))

@@ -115,7 +115,9 @@ def test_folds_let_every_row_judge(rows, quick, tmp_path, monkeypatch):
     monkeypatch.setattr("synthaug.benchmarks.advice.Evidence.convinces", True)
     monkeypatch.setattr(tuning, "MIXTURES", ((0.5, 0.0),) * 4)
     options = {"families": ("cvae",), "images": 192, "seeds": 2, "steps": 2, "num_processes": 1, "folds": 2}
+    options["arms"] = ["real", "oversampled+classical"]
     advice = recommend(rows, output=tmp_path, **options)
+    assert advice.base in options["arms"]
     assert advice.settings["folds"] == 2 and advice.settings["validation_rows"] == 30
     held = [
         json.loads((tmp_path / "folds" / number / "runs" / "cvae" / "source.json").read_text())["hashes"]
@@ -158,6 +160,8 @@ def test_bad_input_is_one_line(rows, tmp_path):
         ({"classifier": "big"}, "allowed are small, resnet"),
         ({"budget": "1m", "images": 10}, "give one of them"),
         ({"folds": 1}, "folds is 1; give an integer from 2"),
+        ({"arms": ["real+synthetic"]}, "is none without synthetic rows"),
+        ({"arms": ["best+smote"]}, "add one such as real"),
     ):
         with pytest.raises(InputError, match=message):
             recommend(rows, output=tmp_path / "none", **options)
