@@ -254,8 +254,9 @@ def _load_rows(
     )
     if not len(contest.validation):
         raise InputError(
-            f"none of the {len(contest.train)} real rows is left for validation (classes under 5 rows have none); "
-            "recommend chooses on such rows: give more rows, or folds"
+            f"none of the {len(contest.train)} real rows is left for validation (one split holds out none of a class "
+            "under 5 rows, and many folds leave some empty); recommend chooses on such rows: give more rows, or "
+            "--folds 2"
         )
     return contest
 

@@ -51,7 +51,7 @@ class Setting:
 class Campaign:
     """Tunes arms and runs their seeds; use it as a context.
 
-    With a folder it can be entered again, and goes on from what was chosen and trained before.
+    It can be entered again, and goes on from what was chosen and trained before.
 
     Args:
         data: What the cells train on.
