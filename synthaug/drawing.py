@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from synthaug.errors import FailedError, InputError
 from synthaug.filtering import Filter, judge_images
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import BLOCK_SIZE, draw_normal
-from synthaug.png import encode_png
+from synthaug.png import pack_png
 
 __all__ = ["NUM_THREADS", "Block", "BlockPool", "Drawn", "Key", "Sampler", "fixed_threads", "pack_block"]
 
@@ -46,12 +47,12 @@ class Block:
     Args:
         kept: (64,) bool.
         rejected: Reason -> (64,) bool; the masks and `kept` are disjoint and cover everything.
-        files: PNG files of the kept draws, in order.
+        files: (kept draws, L) uint8, their PNG files, which are equally long, in order.
     """
 
     kept: NDArray[np.bool_]
     rejected: dict[str, NDArray[np.bool_]]
-    files: list[bytes]
+    files: NDArray[np.uint8]
 
 
 class Sampler:
@@ -112,14 +113,15 @@ class Sampler:
 def pack_block(drawn: Drawn) -> Block:
     """Return the block of what `Sampler.draw` returned, its kept pixels encoded."""
     pixels, mask, rejected = drawn
-    return Block(mask, rejected, encode_png(pixels[mask]))
+    return Block(mask, rejected, pack_png(pixels if mask.all() else pixels[mask]))
 
 
 class BlockPool:
     """Context that computes blocks ahead of whoever writes them: in threads, or in worker processes.
 
-    Their bits are the same. One thread samples, one encodes, and the caller writes; they overlap because waiting
-    for a device, array arithmetic, checksums and compression go on without the interpreter's lock.
+    Their bits are the same. One thread samples while the caller encodes and writes; they overlap because waiting for
+    a device, array arithmetic and compression go on without the interpreter's lock. A third thread for the encoding
+    made two cores slower: each time the lock changes hands costs as much as the work in between.
 
     Args:
         sampler: Computes one block.
@@ -131,11 +133,11 @@ class BlockPool:
 
     def __init__(self, sampler: Sampler, num_processes: int) -> None:
         self._ahead = max(4, 2 * num_processes)
-        self._sampler, self._sampling = sampler, ThreadPoolExecutor(1, initializer=_fix_threads)
-        self._futures: dict[Key, Future[Block]] = {}
+        self._sampler, self._packs = sampler, num_processes == 1
+        self._futures: dict[Key, Future[Any]] = {}
         self._executor: Executor
         if num_processes == 1:
-            self._executor = ThreadPoolExecutor(1)
+            self._executor = ThreadPoolExecutor(1, initializer=_fix_threads)
         else:
             try:
                 ForkingPickler.dumps(sampler)
@@ -161,8 +163,7 @@ class BlockPool:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for executor in (self._sampling, self._executor):
-            executor.shutdown(wait=True, cancel_futures=True)
+        self._executor.shutdown(wait=True, cancel_futures=True)
 
     def get(self, key: Key, upcoming: Iterable[Key]) -> Block:
         """Return a block.
@@ -178,18 +179,16 @@ class BlockPool:
             for wanted in (key, *islice(upcoming, self._ahead)):
                 if wanted not in self._futures and (wanted == key or len(self._futures) < self._ahead):
                     self._futures[wanted] = self._submit(wanted)
-            return self._futures.pop(key).result()
+            computed = self._futures.pop(key).result()
+            return pack_block(computed) if self._packs else computed
         except BrokenProcessPool:
             raise FailedError(
                 "a worker process died (out of memory, or a script without an `if __name__ == '__main__':` "
                 "guard); run it again to go on, or with num_processes=1"
             ) from None
 
-    def _submit(self, key: Key) -> Future[Block]:
-        if isinstance(self._executor, ProcessPoolExecutor):
-            return self._executor.submit(_compute, key)
-        drawn = self._sampling.submit(self._sampler.draw, key)
-        return self._executor.submit(lambda: pack_block(drawn.result()))
+    def _submit(self, key: Key) -> Future[Any]:
+        return self._executor.submit(self._sampler.draw if self._packs else _compute, key)
 
 
 def _fix_threads() -> None:

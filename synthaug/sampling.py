@@ -22,9 +22,6 @@ from synthaug.rows import null_column
 __all__ = ["Origin", "SyntheticRows", "Tally"]
 
 
-_PICTURE = ("bytes", "path")
-
-
 @dataclass
 class Tally:
     """What became of the draws of one class, up to the last one that was needed."""
@@ -85,6 +82,9 @@ class SyntheticRows:
         self._classes = [(name, class_names.index(name), n) for name, n in plan.missing.items() if n]
         self._values = {name: class_values(features, columns, name) for name, _, _ in self._classes}
         self._schema, self._columns = features.arrow_schema, columns  # made anew at each call of the property
+        known = {"generator": origin.generator, "checkpoint": origin.checkpoint, "seed": origin.seed}
+        self._repeated = {f.name: _repeat(known.get(f.name), f.type) for f in self._schema.field("provenance").type}
+        self._constant: dict[str, dict[str, pa.Array]] = {}
         self._class, self._draw = 0, 0
         self._last: tuple[Key, Block] | None = None
         self.tallies: dict[str, Tally] = {}
@@ -133,7 +133,8 @@ class SyntheticRows:
             for reason, mask in block.rejected.items():
                 tally.rejected[reason] = tally.rejected.get(reason, 0) + int(mask[start:end].sum())
             count -= len(chosen)
-            files = [block.files[i] for i in np.searchsorted(np.flatnonzero(block.kept), chosen)]
+            first = int(np.count_nonzero(block.kept[:start]))
+            files = block.files[first : first + len(chosen)]
             self._draw += end - start
             if tally.accepted == missing:
                 self._class, self._draw = self._class + 1, 0
@@ -160,28 +161,35 @@ class SyntheticRows:
             self._bar.update(rows)
             self._bar.set_postfix_str(f"{name!r}: {tally.accepted / tally.drawn:.0%} accepted", refresh=False)
 
-    def _table(self, name: str, files: list[bytes], draws: NDArray[np.int64]) -> pa.Table:
-        schema, rows, origin = self._schema, len(files), self._origin
-        image = schema.field(self._columns.image).type
-        kind = schema.field("provenance").type
-        pictures = pa.StructArray.from_arrays([pa.array(files, pa.binary()), pa.nulls(rows, pa.string())], _PICTURE)
-        known = {"generator": origin.generator, "checkpoint": origin.checkpoint, "seed": origin.seed, "draw": draws}
-        parts = [
-            pa.array(draws, field.type) if field.name == "draw" else _repeat(known[field.name], rows, field.type)
-            for field in kind
-        ]
+    def _table(self, name: str, files: NDArray[np.uint8], draws: NDArray[np.int64]) -> pa.Table:
+        rows, schema = len(files), self._schema
+        image, origin = schema.field(self._columns.image), schema.field("provenance")
+        paths = pa.nulls(rows, pa.string())
+        parts = [self._repeated[f.name][:rows] if f.name != "draw" else pa.array(draws, f.type) for f in origin.type]
         columns = {
-            self._columns.image: pictures.cast(image),
-            **{key: _repeat(value, rows, schema.field(key).type) for key, value in self._values[name].items()},
-            "synthetic": _repeat(True, rows, pa.bool_()),
-            "provenance": pa.StructArray.from_arrays(parts, fields=list(kind)),
+            **self._columns_of(name),
+            image.name: pa.StructArray.from_arrays([_as_binary(files), paths], fields=list(image.type)),
+            origin.name: pa.StructArray.from_arrays(parts, fields=list(origin.type)),
         }
-        arrays = [columns.get(f.name, null_column(rows, f.type) if f.name not in columns else None) for f in schema]
-        return pa.Table.from_arrays(arrays, schema=schema)
+        return pa.Table.from_arrays([columns[f.name][:rows] for f in schema], schema=schema)
+
+    def _columns_of(self, name: str) -> dict[str, pa.Array]:
+        """Return the columns that are the same in all rows of a class, a block long; of the last class, kept."""
+        if name not in self._constant:
+            values = {**self._values[name], "synthetic": True}
+            self._constant = {name: {f.name: _repeat(values.get(f.name), f.type) for f in self._schema}}
+        return self._constant[name]
 
 
-def _repeat(value: Any, rows: int, kind: pa.DataType) -> pa.Array:
-    return pa.repeat(pa.scalar(value, kind), rows)
+def _as_binary(files: NDArray[np.uint8]) -> pa.Array:
+    """Return the rows (N, L) of a contiguous array as a binary array over the same memory."""
+    offsets = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
+    return pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(offsets), pa.py_buffer(files)])
+
+
+def _repeat(value: Any, kind: pa.DataType) -> pa.Array:
+    """Return a value, or null, for every draw of a block."""
+    return null_column(BLOCK_SIZE, kind) if value is None else pa.repeat(pa.scalar(value, kind), BLOCK_SIZE)
 
 
 def _shortfall(name: str, missing: int, tally: Tally, limit: int) -> FailedError:

@@ -127,12 +127,13 @@ class ShardWriter:
         if not len(table):
             return
         self._waiting.append(table)
-        self._waiting_rows, self._waiting_bytes = self._waiting_rows + len(table), self._waiting_bytes + table.nbytes
+        self._waiting_rows += len(table)
+        self._waiting_bytes += table.get_total_buffer_size()  # at least what the rows take, and faster than nbytes
         if self._waiting_rows >= _GROUP_ROWS // 4 or self._waiting_bytes >= _GROUP_BYTES // 4:
             self._move()
 
     def _move(self) -> None:
-        waiting = pa.concat_tables(self._waiting)
+        waiting = pa.concat_tables(self._waiting).combine_chunks()  # a unit's bytes depend on its chunks
         whole = len(waiting) // UNIT_ROWS * UNIT_ROWS
         for start in range(0, whole, UNIT_ROWS):
             self._group.append(waiting.slice(start, UNIT_ROWS))

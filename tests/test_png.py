@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from synthaug.errors import InputError
-from synthaug.png import FILTERS, encode_png
+from synthaug.png import FILTERS, encode_png, pack_png
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 SHAPES = st.tuples(st.integers(1, 3), st.integers(8, 64), st.integers(8, 64), st.integers(1, 4))
@@ -64,7 +64,8 @@ def test_a_file_depends_on_its_own_pixels_only():
     pixels[:3] = np.arange(8, dtype=np.uint8)[:, None] * 9
     together = encode_png(pixels)
     assert together == [encode_png(pixels[i : i + 1])[0] for i in range(6)]
-    assert together == encode_png(pixels[:, :, ::-1])[:0] + encode_png(np.asfortranarray(pixels))
+    assert together == encode_png(np.asfortranarray(pixels))
+    assert together == [row.tobytes() for row in pack_png(pixels)]
 
 
 def test_the_filter_follows_the_data():

@@ -117,9 +117,9 @@ def _blocks(pool: BlockPool, label: int, per_class: int, *, certain: bool) -> It
         yield np.stack([_decode(file) for file in pool.get((label, number), upcoming).files])
 
 
-def _decode(file: bytes) -> NDArray[np.uint8]:
-    """Return the pixels of a PNG file that `encode_png` wrote, in its own mode."""
-    with Image.open(io.BytesIO(file)) as image:
+def _decode(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the pixels of a PNG file that `pack_png` wrote, in its own mode."""
+    with Image.open(io.BytesIO(file.tobytes())) as image:
         pixels = np.asarray(image)
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
