@@ -258,6 +258,10 @@ def label_value(features: Features, label_column: str, class_name: str) -> int |
             raise InputError(f"no class {class_name!r} in {label_column!r}; the classes are {known}")
         return int(feature.names.index(class_name))
     kind = feature.dtype
-    if kind == "bool":
-        return class_name == "True"
-    return class_name if kind.endswith("string") else int(class_name)
+    if kind.endswith("string"):
+        return class_name
+    truths: dict[str, int | str | bool] = {"True": True, "False": False}
+    try:
+        return truths[class_name] if kind == "bool" else int(class_name)
+    except (KeyError, ValueError):
+        raise InputError(f"no class {class_name!r} in {label_column!r}, a column of {kind}") from None

@@ -14,6 +14,8 @@ from synthaug.columns import (
     check_provenance,
     find_columns,
     has_provenance,
+    is_label,
+    label_value,
     read_labels,
     real_rows,
 )
@@ -112,24 +114,31 @@ def _align(dataset: Dataset, features: Features) -> Dataset:
         if name not in dataset.features:
             kind = Features({name: feature}).arrow_schema.field(0).type
             dataset = _add_column(dataset, name, null_column(len(dataset), kind), feature)
-        elif isinstance(feature, ClassLabel) and dataset.features[name] != feature:
-            dataset = _rename_labels(dataset, name, feature)
+        elif dataset.features[name] != feature and _names_classes(dataset.features[name], feature):
+            dataset = _rename_labels(dataset, name, features)
     dataset = dataset.select_columns(list(features))
     return dataset if dataset.features == features else dataset.cast(features)
 
 
-def _rename_labels(dataset: Dataset, name: str, feature: ClassLabel) -> Dataset:
-    """Map labels by class name into the names of `feature`."""
-    labels = read_labels(dataset, name)
-    for label in np.unique(labels.index[labels.index >= 0]):
-        if labels.names[label] not in feature.names:
+def _names_classes(before: Any, after: Any) -> bool:
+    """Tell whether the values of one of these features stand for class names, as a cast would not know."""
+    return isinstance(after, ClassLabel) or (isinstance(before, ClassLabel) and is_label(after))
+
+
+def _rename_labels(dataset: Dataset, name: str, features: Features) -> Dataset:
+    """Map labels by class name into the values that stand for it in column `name` of `features`."""
+    labels, feature = read_labels(dataset, name), features[name]
+    values: dict[int, int | str | bool] = {}
+    for label in np.unique(labels.index[labels.index >= 0]).tolist():
+        try:
+            values[label] = label_value(features, name, labels.names[label])
+        except InputError as error:
             raise InputError(
-                f"the synthetic rows have the class {labels.names[label]!r}, the real ones do not know it; "
-                f"the classes there are {', '.join(map(repr, feature.names))}"
-            )
-    lookup = [feature.names.index(n) if n in feature.names else -1 for n in labels.names]
-    values = [lookup[label] if label >= 0 else None for label in labels.index.tolist()]
-    return _add_column(dataset.remove_columns(name), name, pa.array(values, pa.int64()), feature)
+                f"the synthetic rows have the class {labels.names[label]!r}, the real ones do not know it: {error}"
+            ) from None
+    kind = Features({name: feature}).arrow_schema.field(0).type
+    column = pa.array([values.get(label) for label in labels.index.tolist()], kind)
+    return _add_column(dataset.remove_columns(name), name, column, feature)
 
 
 def _find_label(dataset: Dataset) -> str:

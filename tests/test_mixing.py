@@ -64,6 +64,17 @@ def test_labels_are_mapped_by_name():
         mix(make_real(), make_synthetic([(2, 0)], names=["ant", "bee", "dog"]))
 
 
+@pytest.mark.parametrize(("kind", "values"), [("string", ["10", "2"]), ("int64", [10, 2]), ("int8", [10, 2])])
+def test_class_labels_become_the_values_of_a_plain_column(kind, values):
+    real = Dataset.from_dict({"label": values}, features=Features({"label": Value(kind)}))
+    features = Features({"label": ClassLabel(names=["2", "10", "ant"])})
+    synthetic = Dataset.from_dict({"label": [0, 1, -1]}, features=features)
+    assert mix(real, synthetic, label_column="label")["label"][:] == [*values, None, *sorted(values)]
+    if kind != "string":
+        with pytest.raises(InputError, match="'ant', the real ones do not know it: no class 'ant' in 'label'"):
+            mix(real, Dataset.from_dict({"label": [2]}, features=features), label_column="label")
+
+
 def test_rows_of_another_tool_count_as_synthetic():
     mixed = mix(make_real(), make_real((1, 1, 0), extra=False))
     assert mixed["synthetic"][9:] == [True, True] and mixed["provenance"][9:] == [None, None]

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from datasets import Image
+from datasets import Image, Value
 from torch.utils.data import DataLoader, IterableDataset
 from toy_rows import make_real
 from toys import NAMES, ToyGenerator
@@ -54,6 +54,16 @@ def test_it_yields_what_the_mixed_data_set_yields():
             if epoch == 0:  # a datasets stream orders its files anew in each epoch
                 assert all(torch.equal(a["pixels"], b["pixels"]) for a, b in zip(found, wanted, strict=True))
                 assert [row["age"] for row in found] == [row["age"] for row in wanted]
+
+
+def test_plain_integers_of_a_stream_are_class_names():
+    real = make_real(COUNTS).cast_column("label", Value("int64")).map(lambda row: {"label": row["label"] + 1})
+    generator, options = ToyGenerator(class_names=["1", "2", "3"]), {**OPTIONS, "label_column": "label"}
+    mixed = MixedDataset(real, generator, transform=tell, **options)
+    stream = list(MixedIterable(real.to_iterable_dataset(), generator, transform=tell, **options))
+    assert all(torch.equal(a["pixels"], mixed[n]["pixels"]) for n, a in enumerate(stream))
+    with pytest.raises(InputError, match="int64.*'ant'.*class_names"):
+        MixedIterable(real.to_iterable_dataset(), ToyGenerator(), **options)
 
 
 @pytest.mark.parametrize("real", [Stream(), make_real((30, 20, 10)), make_real((30, 20, 10)).to_iterable_dataset(3)])

@@ -82,6 +82,14 @@ def test_a_mixed_arm_starts_from_the_options_of_the_arm_beneath():
     assert (chosen.learning_rate, chosen.share) == (RATES[2], 0.5)
 
 
+def test_an_arm_beneath_that_is_not_listed_is_tuned_all_the_same():
+    names = ["real+classical", "real+strong+synthetic"]
+    tuner, run = tune(names, lambda cell: 0.1 if cell.mix == "mixup" else 0.2)
+    assert tuner.options["real+strong+synthetic"].mix == tuner.options["real+strong"].mix == "mixup"
+    planned = count_trials([parse_arm(name) for name in names], validation_rows=50)
+    assert sum(run.trained.values()) <= planned <= sum(run.trained.values()) + 2 * len(TUNING_SEEDS)
+
+
 def test_the_policy_is_chosen_once_for_all():
     last = list(POLICIES)[-1]
     tuner, _ = tune(["real+classical", "oversampled+classical"], lambda cell: 0.1 if cell.policy == last else 0.2)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from synthaug.benchmarks.arms import Arm, parse_arm
+from synthaug.benchmarks.arms import BEST, Arm, parse_arm
 from synthaug.benchmarks.cells import Cell
 from synthaug.classical import POLICIES
 
@@ -72,7 +72,13 @@ class Tuner:
             self._base = replace(self._base, policy=self._pick(tried, "policy").policy)
 
     def choose_options(self, arms: Sequence[Arm]) -> None:
-        """Choose the options of these arms; one that exchanges rows starts from those of the arm it rests on."""
+        """Choose the options of these arms; one that exchanges rows starts from those of the arm it rests on.
+
+        Where that one is not among the arms, its options are chosen all the same, first.
+        """
+        absent = [base for base in _bases(arms) if base.name not in self.options]
+        if absent:
+            self.choose_options(absent)
         grids = {arm.name: self._grid(arm) for arm in arms}
         if self.validation_rows:  # all at once, so that the workers stay busy
             self._run([cell for cells in grids.values() for cell in cells])
@@ -88,7 +94,7 @@ class Tuner:
             flip = "+flip" if "flip" in cell.policy else ""
             pairs = [(policy + flip if policy else cell.policy, mix) for policy, mix in MIXES]
             return [replace(cell, policy=policy, mix=mix) for policy, mix in pairs]
-        if arm.exchanges and arm.base in self.options:
+        if arm.exchanges:
             cell = replace(self.options[arm.base], arm=arm.name)
         if arm.exchanges and arm.share is None:
             mixtures = MIXTURES if self.validation_rows else MIXTURES[1:]
@@ -134,7 +140,14 @@ def count_trials(arms: Sequence[Arm], *, validation_rows: int) -> int:
         return 0
     policies = len(POLICIES) if _policy_arm(arms) else 0
     cached = sum(arm.exchanges and arm.share is None for arm in arms)  # a share of zero was trained already
-    return (policies + TRIALS * len(arms) - cached) * len(TUNING_SEEDS)
+    absent = {base.name for base in _bases(arms)} - {arm.name for arm in arms}
+    return (policies + TRIALS * (len(arms) + len(absent)) - cached) * len(TUNING_SEEDS)
+
+
+def _bases(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms without exchanged rows that those which exchange some rest on; "best" is one of the others."""
+    names = dict.fromkeys(arm.base for arm in arms if arm.exchanges and arm.sampling != BEST)
+    return [parse_arm(name) for name in names]
 
 
 def _policy_arm(arms: Sequence[Arm]) -> list[Arm]:

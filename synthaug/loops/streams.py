@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import accelerate.state
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, Image
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from datasets import IterableDataset as HubStream
 from torch.utils.data import IterableDataset, get_worker_info
 
-from synthaug.columns import find_columns
+from synthaug.columns import find_columns, label_value
 from synthaug.errors import InputError
 from synthaug.filtering import Filter
 from synthaug.loops.assignment import Share, match_classes, resolve_share
@@ -107,6 +108,8 @@ class MixedIterable(IterableDataset[Any]):
         names = self._source.names if class_names is None else tuple(map(str, class_names))
         self._shares = resolve_share(share, names, self._supply)
         self._place = match_classes(names, self._supply)
+        if names is None and self._supply.named:
+            self._place = self._source.place_values(self._place)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_process": self._find_process()}  # a spawned worker cannot ask torch.distributed
@@ -202,6 +205,7 @@ class _Source:
         self.image, self.label = image_column, label_column
         label = (features or {}).get(label_column)
         self.names = tuple(label.names) if isinstance(label, ClassLabel) else None
+        self._values = {label_column: label} if isinstance(label, Value) else None
         feature = (features or {}).get(image_column)
         if isinstance(feature, Image) and real._formatting is None:  # a format would turn the bytes into tensors
             self._feature, self._real = feature, real.cast_column(image_column, Image(decode=False))
@@ -214,6 +218,30 @@ class _Source:
         for batch in self._real.iter(_BATCH):
             for values in zip(*batch.values(), strict=True):
                 yield dict(zip(batch, values, strict=True))
+
+    def place_values(self, place: Mapping[int | str, int]) -> dict[int | str, int]:
+        """Return the classes by the values of a column of plain integers or booleans, which are their names.
+
+        Args:
+            place: Class by name, and by index where nothing is known of the column.
+
+        Raises:
+            InputError: The column can hold none of these names.
+        """
+        if self._values is None or self.label is None:
+            return dict(place)
+        values: dict[int | str, int] = {}
+        for name, number in place.items():
+            with contextlib.suppress(InputError):
+                if isinstance(name, str):
+                    values[label_value(Features(self._values), self.label, name)] = number
+        if not values:
+            names = ", ".join(repr(name) for name in place if isinstance(name, str))
+            raise InputError(
+                f"real has labels of type {self._values[self.label].dtype}, synthetic has the classes {names}, and none "
+                "is in both; name the labels 0, 1, ... of real with class_names"
+            )
+        return values
 
     def set_epoch(self, epoch: int) -> None:
         """Tell the stream, where it listens."""
