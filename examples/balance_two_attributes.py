@@ -115,8 +115,8 @@ def main(
         print(advice.table, advice.sentence, sep="\n\n")
         if advice.recommended is None:
             return None
-        run, mixed = output / "advice" / advice.run, f"{advice.base}+synthetic@{advice.share:g}"
-        arms = [*(arm for arm in arms if "synthetic" not in arm), mixed]
+        run = output / "advice" / advice.run
+        arms = [*(arm for arm in arms if "synthetic" not in arm), advice.arm]
         drawing = dict(advice.recipe["generate"])
         target = drawing.pop("balance")
         generator = synthaug.load_generator(run)

@@ -15,7 +15,7 @@ from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator, Preset
 from synthaug.groups import describe_absent, split_attributes
-from synthaug.recipe import Recipe, parse_recipe
+from synthaug.recipe import IN_MEMORY, Recipe, parse_recipe
 
 __all__ = ["FitPlan", "plan_fit", "resolve_recipe"]
 
@@ -167,7 +167,7 @@ def resolve_recipe(
     if recipe is not None:
         return parse_recipe(recipe)
     name = family if isinstance(family, str) else family.family
-    values: dict[str, Any] = {"dataset": {"path": f"Dataset {real._fingerprint}"}, "generator": {"family": name}}
+    values: dict[str, Any] = {"dataset": {"path": IN_MEMORY}, "generator": {"family": name}}
     values["fit"] = {"budget": budget, "images": images}
     sections: dict[str, tuple[str, ...]] = {
         "dataset": ("image_column", "label_column", "group_by", "limit_per_class", "on_bad_image", "validation"),

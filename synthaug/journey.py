@@ -191,7 +191,9 @@ def recommend_dataset(dataset: str, output: Path, *, split: str = "train", **opt
         **options: Arguments of `recommend`.
     """
     advice = recommend(open_dataset(dataset, split), output=output, **options)
-    rows = {"path": dataset, "split": split, "group_by": options.get("group_by")}
+    rows = {"path": dataset, "split": split}
+    keys = ("image_column", "label_column", "group_by", "limit_per_class", "on_bad_image")
+    rows |= {key: options[key] for key in keys if options.get(key) is not None}
     recipe = {"dataset": rows, "generator": {"family": "cvae"}, **advice.recipe}
     write_file(output / "recipe.yaml", dump_recipe(parse_recipe(recipe, origin="recommend")))
     return advice

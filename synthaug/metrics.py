@@ -163,8 +163,10 @@ def estimate_auroc(marked: NDArray[np.bool_], scores: Floats) -> tuple[float, fl
               \mathrm{var} A = \mathrm{var}_i(V_i) / m + \mathrm{var}_j(W_j) / n
 
     for the m marked rows i and the n others j, with W_j the same seen from the others. The interval is taken on
-    the logit scale, so that it stays in [0, 1]. Where the two are wholly apart the variance is zero and says
-    nothing; there the open end is 3 / min(m, n) away.
+    the logit scale, so that it stays in [0, 1], with Student's t of Satterthwaite's degrees of freedom, and is never
+    wider than that of the largest variance an area can have, A (1 - A) / min(m, n): a side of one or two rows,
+    whose variance hardly shows, has that one. Where the two are wholly apart the variance is zero and says nothing;
+    there the open end is 3 / min(m, n) away.
 
     Args:
         marked: (N,) bool, the rows to be found.
@@ -175,8 +177,8 @@ def estimate_auroc(marked: NDArray[np.bool_], scores: Floats) -> tuple[float, fl
 
     References:
         DeLong, DeLong, Clarke-Pearson: Comparing the areas under two or more correlated receiver operating
-        characteristic curves (1988), eq. 5. Hanley, Lippman-Hand: If nothing goes wrong, is everything all
-        right? (1983).
+        characteristic curves (1988), eq. 5. Birnbaum, Klose: Bounds for the variance of the Mann-Whitney statistic
+        (1957). Hanley, Lippman-Hand: If nothing goes wrong, is everything all right? (1983).
 
     Example:
         >>> estimate_auroc(np.array([False, False, True]), np.array([0.1, 0.3, 0.2]))[0]
@@ -191,8 +193,13 @@ def estimate_auroc(marked: NDArray[np.bool_], scores: Floats) -> tuple[float, fl
     if not 0 < area < 1:
         slack = min(1.0, 3 / min(m, n))
         return area, max(0.0, area - slack), min(1.0, area + slack)
-    variance = sum(float(part.var(ddof=1)) / len(part) for part in (above, below) if len(part) > 1)
-    reach = 1.96 * math.sqrt(variance) / (area * (1 - area))
+    reach = 1.96 * math.sqrt(area * (1 - area) / min(m, n))
+    if min(m, n) > 2:
+        parts = [(float(part.var(ddof=1)) / len(part), len(part) - 1) for part in (above, below)]
+        variance = sum(part for part, _ in parts)
+        degrees = variance**2 / sum(part**2 / freedom for part, freedom in parts) if variance else float(m + n - 2)
+        reach = min(reach, float(stdtrit(degrees, 0.975)) * math.sqrt(variance))
+    reach /= area * (1 - area)
     return area, float(expit(logit(area) - reach)), float(expit(logit(area) + reach))
 
 
@@ -239,7 +246,8 @@ def estimate_mean(scores: NDArray[Any], labels: Integers) -> Estimate:
     Seeds and rows are crossed random effects. V_row is what resampling the test rows within classes
     (a stratified bootstrap of the seed means, with n - 1) converges to. The residual variance of the single
     cells is in both V_seed and V_row, so it is taken out once; ms_c is its mean square within class c. The
-    degrees of freedom are Satterthwaite's. A class with a single row takes the pooled variances.
+    degrees of freedom are Satterthwaite's. A class with a single row takes the pooled variances; where most classes
+    have one, that of all rows around their common mean, which is rather too large.
 
     Args:
         scores: (S, n) one number for each seed and test row: 0/1 for "recognised", or a paired difference.
@@ -297,6 +305,8 @@ def _class_terms(scores: Floats, classes: list[Integers]) -> tuple[Floats, Float
     freedom = np.maximum(counts - 1, 1)
     own = counts > 1
     pooled_between = between.sum() / max((counts - 1).sum(), 1)
+    if (counts - 1).sum() < len(classes):
+        pooled_between = max(pooled_between, float(scores.mean(axis=0).var(ddof=min(1, scores.shape[1] - 1))))
     pooled_within = within.sum() / max((counts - 1).sum(), 1)
     between = np.where(own, between / freedom, pooled_between)
     within = np.where(own, within / freedom, pooled_within)

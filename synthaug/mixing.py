@@ -56,6 +56,9 @@ def mix(real: Dataset, synthetic: Dataset, *, label_column: str | None = None) -
         >>> mix(real, Dataset.from_dict({"label": ["a"]}), label_column="label")["synthetic"][:]
         [False, False, True]
     """
+    for role, rows in (("real", real), ("synthetic", synthetic)):
+        if not isinstance(rows, Dataset):
+            raise InputError(f"{role} is a {type(rows).__name__}; give one split of it, such as data['train']")
     features = output_features(real.features)
     marked = int((~real_rows(real)).sum())
     if marked:

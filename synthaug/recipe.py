@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from synthaug.errors import InputError, suggest
 
 __all__ = [
+    "IN_MEMORY",
     "Recipe",
     "apply_settings",
     "dump_recipe",
@@ -21,6 +22,9 @@ __all__ = [
     "parse_recipe",
     "read_recipe",
 ]
+
+IN_MEMORY = "Dataset in memory"
+"""`dataset.path` of rows that were given as an object; a resumed fit knows them by their pixels."""
 
 _MAX_BYTES = 1_000_000
 _UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ from tqdm import tqdm
 
 import synthaug
 from synthaug.benchmarks.advice import CONFIDENCE, Advice, Evidence, weigh_evidence
-from synthaug.benchmarks.arms import Arm, default_arms, parse_arm
+from synthaug.benchmarks.arms import SYNTHETIC, Arm, default_arms, parse_arm
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, make_template
+from synthaug.benchmarks.cells import Cell
 from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.ledger import CELLS, open_record
 from synthaug.benchmarks.material import collect_material
@@ -27,6 +29,7 @@ from synthaug.candidates import Candidate, draw_candidates, fit_candidates, fit_
 from synthaug.checkpoint import read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import CLASSIFIERS, resolve_device
+from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.recipe import parse_count, parse_duration
@@ -116,7 +119,7 @@ def recommend(
     }  # fmt: skip
     arguments = {
         "version": synthaug.__version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
-        "classifier": classifier, "seed": seed, "device": device, "rows": real._fingerprint,
+        "classifier": classifier, "seed": seed, "device": device, "rows": _digest_rows(real, folds, data),
         **{key: value for key, value in {**data, "folds": folds, "arms": arms}.items() if value is not None},
     }  # fmt: skip
     folder = Path(output)
@@ -243,22 +246,28 @@ def _forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def _digest_rows(real: Dataset, folds: int | None, data: Mapping[str, Any]) -> str:
+    """Return a sha256 of the rows that will be taken, once it is seen that every split holds some out."""
+    images = load_images(real, **{key: value for key, value in data.items() if value is not None})
+    for split in _split_rows(Path(), folds):
+        if not len(split_validation(images, split.validation)[1]):
+            raise InputError(
+                f"none of the {len(images)} real rows is left for validation{split.shown} (one split holds out none of "
+                "a class under 5 rows, and many folds leave some empty); recommend chooses on such rows: give more "
+                "rows, or --folds 2"
+            )
+    content = repr((images.class_names, images.codec)).encode() + images.labels.tobytes()
+    return hashlib.sha256(content + "".join(images.hashes.tolist()).encode()).hexdigest()
+
+
 def _load_rows(
     real: Dataset, drawn: Mapping[Candidate, Dataset], candidates: Sequence[Candidate], data: Mapping[str, Any]
 ) -> Contest:
     """Return the rows of every candidate with the real ones; no test row is asked for."""
     source = read_source(next(iter(drawn)).run)
     by_role = {candidate.role: rows for candidate, rows in drawn.items()}
-    contest = load_contest(
-        real, {candidate.name: by_role[candidate.role] for candidate in candidates}, None, source=source, **data
-    )
-    if not len(contest.validation):
-        raise InputError(
-            f"none of the {len(contest.train)} real rows is left for validation (one split holds out none of a class "
-            "under 5 rows, and many folds leave some empty); recommend chooses on such rows: give more rows, or "
-            "--folds 2"
-        )
-    return contest
+    synthetic = {candidate.name: by_role[candidate.role] for candidate in candidates}
+    return load_contest(real, synthetic, None, source=source, **data)
 
 
 def _advise(
@@ -302,10 +311,12 @@ def _advise(
     chosen = candidates[place] if evidence is not None and evidence.convinces else None
     return Advice(
         recommended=None if chosen is None else chosen.name,
-        sentence=_write_sentence(candidates[place], share, evidence, opponent, chosen is not None),
+        sentence=_write_sentence(candidates[place], best.cell, evidence, opponent, chosen is not None),
         share=share if chosen else 0.0,
+        finish=best.cell.finish if chosen else 0.0,
+        arm=f"{base.name}+{SYNTHETIC}@{share:g}" if chosen else opponent.name,
         run="" if chosen is None else str(chosen.run.relative_to(folders[0])),
-        recipe=_write_recipe(chosen, share, contest, opponent),
+        recipe=_write_recipe(chosen, share, contest, base),
         base=opponent.name,
         candidates=tried,
         evidence={} if evidence is None else _describe_evidence(evidence),
@@ -342,13 +353,13 @@ def _describe_evidence(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _write_recipe(chosen: Candidate | None, share: float, contest: Contest, opponent: Arm) -> dict[str, Any]:
-    """Return a recipe whose `generate` section draws so many rows that they make up the recommended share."""
+def _write_recipe(chosen: Candidate | None, share: float, contest: Contest, base: Arm) -> dict[str, Any]:
+    """Return a recipe whose `generate` section draws so many rows that they make up the share, mixed into `base`."""
     counts = {name: rows for name, rows in _whole_counts(contest).items() if rows}
     if chosen is None:
         return {"generate": {"balance": counts}}
     largest = max(counts.values())
-    totals = {name: math.ceil((largest if opponent.balanced else rows) / (1 - share)) for name, rows in counts.items()}
+    totals = {name: math.ceil((largest if base.balanced else rows) / (1 - share)) for name, rows in counts.items()}
     section: dict[str, Any] = {"balance": totals, "filter": chosen.filter}
     if chosen.temperature is not None:
         section["temperature"] = round(chosen.temperature, 4)
@@ -363,18 +374,21 @@ def _whole_counts(contest: Contest) -> dict[str, int]:
     return {name: rows + held[name] for name, rows in contest.train.class_counts.items()}
 
 
-def _write_sentence(best: Candidate, share: float, evidence: Evidence | None, opponent: Arm, recommended: bool) -> str:
-    if not share or evidence is None:
+def _write_sentence(best: Candidate, cell: Cell, evidence: Evidence | None, opponent: Arm, recommended: bool) -> str:
+    if not cell.share or evidence is None:
         return (
             "No synthetic rows: on validation rows every share of every candidate did worse than none. Train on the "
             f"real rows alone ({opponent.name})."
         )
+    share = f"share of {cell.share:g}"
+    if cell.finish:
+        share += f", and real rows alone in the last {100 * cell.finish:g} % of the steps"
     if not recommended:
         return (
-            f"No synthetic rows: the best candidate ({best.name}, share {share:g}) is not clearly better on validation "
+            f"No synthetic rows: the best candidate ({best.name}, {share}) is not clearly better on validation "
             f"rows than training on the real rows alone ({opponent.name})."
         )
     return (
-        f"Use {best.name} with a share of {share:g}: on validation rows it is better than the best way to train on "
+        f"Use {best.name} with a {share}: on validation rows it is better than the best way to train on "
         f"real rows alone ({opponent.name})."
     )

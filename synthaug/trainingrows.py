@@ -12,6 +12,7 @@ from synthaug.codec import Codec
 from synthaug.data import LabeledImages, load_images
 from synthaug.errors import InputError
 from synthaug.leaks import run_hashes
+from synthaug.recipe import IN_MEMORY
 from synthaug.sources import open_dataset
 
 __all__ = ["find_training_rows", "reopen_training_rows"]
@@ -53,7 +54,7 @@ def reopen_training_rows(source: Mapping[str, Any]) -> tuple[LabeledImages | Non
         source: Content of the source.json of a run that lies on this machine.
     """
     spec = str(source["dataset"])
-    if spec.startswith("Dataset "):
+    if spec == IN_MEMORY:
         return None, "the run was fitted on a Dataset object; name its rows with --real to see them"
     try:
         return find_training_rows(open_dataset(spec, source["split"]), source), ""

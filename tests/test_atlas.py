@@ -73,7 +73,7 @@ def test_rows_of_the_run_are_told_by_their_hashes(home):
 def test_without_training_rows_the_page_says_so(home):
     source = json.loads((home / "glow" / "source.json").read_text())
     shutil.copytree(home / "glow", home / "object")
-    (home / "object" / "source.json").write_text(json.dumps({**source, "dataset": "Dataset 0123"}))
+    (home / "object" / "source.json").write_text(json.dumps({**source, "dataset": "Dataset in memory"}))
     found = synthaug.explore(home / "object", per_class=1, output=home / "no-rows")
     assert not found.training_rows and "--real" in found.notes[0]
     assert set(found.captions) == EVERYWHERE - {"nearest"}

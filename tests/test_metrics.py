@@ -123,6 +123,15 @@ def honest():
     return logits, (random.rand(6_000, 1) > chances.cumsum(axis=1)).sum(axis=1).clip(0, 2)
 
 
+def test_one_row_a_class_earns_no_verdict_by_chance():
+    rng, verdicts = np.random.default_rng(0), []
+    for _ in range(300):  # the answers to a row hardly differ between seeds, so only the rows show the spread
+        rows = rng.choice([-1.0, 0.0, 1.0], 10, p=[0.2, 0.6, 0.2])
+        scores = np.where(rng.random((5, 10)) < 0.05, rng.choice([-1.0, 0.0, 1.0], (5, 10)), rows)
+        verdicts.append(judge_difference(estimate_mean(scores, np.arange(10))))
+    assert verdicts.count("no clear change") > 0.9 * len(verdicts)
+
+
 @pytest.mark.parametrize("scale", [0.3, 2.0, 5.0])
 def test_the_scaled_loss_does_not_depend_on_the_scale_of_the_logits(honest, scale):
     logits, labels = honest

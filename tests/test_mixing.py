@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Sequence, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Sequence, Value, load_dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from toy_rows import make_real, png, stored
@@ -73,6 +73,11 @@ def test_class_labels_become_the_values_of_a_plain_column(kind, values):
     if kind != "string":
         with pytest.raises(InputError, match="'ant', the real ones do not know it: no class 'ant' in 'label'"):
             mix(real, Dataset.from_dict({"label": [2]}, features=features), label_column="label")
+
+
+def test_several_splits_are_refused():
+    with pytest.raises(InputError, match=r"real is a DatasetDict; give one split .*\['train'\]"):
+        mix(DatasetDict(train=make_real()), make_real())
 
 
 def test_rows_of_another_tool_count_as_synthetic():

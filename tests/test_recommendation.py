@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import ClassLabel
+from datasets import ClassLabel, DatasetDict
 
 import synthaug
 import synthaug.benchmarks.tuning as tuning
+from synthaug import recommendation
 from synthaug.benchmarks.advice import Advice, weigh_evidence
 from synthaug.benchmarks.arms import parse_arm
 from synthaug.benchmarks.cells import Cell
@@ -117,7 +118,7 @@ def test_folds_let_every_row_judge(rows, quick, tmp_path, monkeypatch):
     options = {"families": ("cvae",), "images": 192, "seeds": 2, "steps": 2, "num_processes": 1, "folds": 2}
     options["arms"] = ["real", "oversampled+classical"]
     advice = recommend(rows, output=tmp_path, **options)
-    assert advice.base in options["arms"]
+    assert advice.base in options["arms"] and advice.arm == f"{advice.base}+synthetic@0.5"
     assert advice.settings["folds"] == 2 and advice.settings["validation_rows"] == 30
     held = [
         json.loads((tmp_path / "folds" / number / "runs" / "cvae" / "source.json").read_text())["hashes"]
@@ -166,14 +167,31 @@ def test_bad_input_is_one_line(rows, tmp_path):
         with pytest.raises(InputError, match=message):
             recommend(rows, output=tmp_path / "none", **options)
     few = rows.select([row for row, label in enumerate(rows["label"]) if row % 10 < 4])
-    with pytest.raises(InputError, match="give more rows"):
-        recommend(few, output=tmp_path / "few", families=("cvae",), images=64)
+    for data, folds in ((few, None), (rows, 20)):  # before anything is fitted or kept
+        with pytest.raises(InputError, match=r"left for validation.*give more rows, or --folds 2"):
+            recommend(data, output=tmp_path / "few", families=("cvae",), images=64, folds=folds)
+    with pytest.raises(InputError, match="no column 'nope'"):
+        recommend(rows, output=tmp_path / "few", label_column="nope")
+    with pytest.raises(InputError, match=r"dataset is a DatasetDict; give one split"):
+        recommend(DatasetDict(train=rows), output=tmp_path / "few")
+    assert not (tmp_path / "few").exists()
+
+
+def test_the_rows_are_known_by_their_pixels(rows):
+    def digest(data):
+        return recommendation._digest_rows(data, None, {"label_column": "label"})
+
+    changed = rows.map(
+        lambda row, number: {"label": row["label"] if number else (row["label"] + 1) % 3}, with_indices=True
+    )
+    again = rows.select(range(len(rows)))
+    assert digest(again) == digest(rows) != digest(changed) and again._fingerprint != rows._fingerprint
 
 
 def test_joint_groups_are_weighed_and_counted(monkeypatch, tmp_path):
     from test_grouping import BIASED, EVEN, GROUP_BY, make_rows
 
-    from synthaug import journey, recommendation
+    from synthaug import journey
     from synthaug.benchmarks.contest import load_contest
 
     contest = load_contest(make_rows(BIASED), {"cvae": make_rows(EVEN, offset=500)}, None, group_by=GROUP_BY)

@@ -124,6 +124,7 @@ def test_a_family_without_likelihood_names_those_that_have_one(runs, tmp_path, c
     [
         ({"outlier_column": "nope"}, "no column 'nope'"),
         ({"outlier_column": "image"}, "marks no outlier rows"),
+        ({"outlier_column": "age"}, "give a boolean or 0/1 column"),
         ({"on_bad_image": "ignore"}, "'error' or 'skip'"),
     ],
 )
@@ -136,6 +137,10 @@ def test_bad_arguments(options, message, runs, dirty, tmp_path):
 def test_unknown_classes_and_corrupt_rows(runs, tmp_path):
     with pytest.raises(synthaug.InputError, match="'ant', which the run does not know"):
         synthaug.score(runs / "cvae", make_real((2, 1)), output=tmp_path / "ants")
+    two = make_real((3, 3), names=["0", "1"], extra=False)  # fewer classes than the run knows
+    synthaug.score(runs / "cvae", two, output=tmp_path / "two")
+    predicted = datasets.load_dataset(str(tmp_path / "two"), split="train")["predicted_label"][:]
+    assert len(predicted) == 6 and set(predicted) <= {0, 1, None}
     rows = make_real((3, 3, 3), names=["0", "1", "2"], extra=False)
     cells = stored(rows, "image")
     cells[4] = {"bytes": b"no image", "path": None}

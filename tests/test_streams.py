@@ -62,7 +62,7 @@ def test_plain_integers_of_a_stream_are_class_names():
     mixed = MixedDataset(real, generator, transform=tell, **options)
     stream = list(MixedIterable(real.to_iterable_dataset(), generator, transform=tell, **options))
     assert all(torch.equal(a["pixels"], mixed[n]["pixels"]) for n, a in enumerate(stream))
-    with pytest.raises(InputError, match="int64.*'ant'.*class_names"):
+    with pytest.raises(InputError, match=r"int64.*'ant'.*class_names"):
         MixedIterable(real.to_iterable_dataset(), ToyGenerator(), **options)
 
 

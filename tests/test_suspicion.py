@@ -92,6 +92,16 @@ def test_auroc_is_that_of_scikit_learn_and_its_interval_covers():
     assert 0.90 <= covered / 200 <= 0.99
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 5])
+def test_the_interval_of_the_auroc_covers_with_few_marked_rows(rows):
+    rng, marked = np.random.default_rng(rows), np.arange(300) < rows
+    covered = 0
+    for _ in range(200):
+        _, low, high = estimate_auroc(marked, rng.normal(size=300))
+        covered += low <= 0.5 <= high
+    assert covered / 200 >= 0.90
+
+
 def test_auroc_at_its_ends():
     marked = np.arange(40) < 10
     assert estimate_auroc(marked, marked.astype(float)) == (1.0, pytest.approx(0.7), 1.0)

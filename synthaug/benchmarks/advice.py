@@ -94,6 +94,8 @@ class Advice:
             steps, at the end, without synthetic rows), balanced_accuracy, nll, chosen.
         evidence: Of the best candidate against the best arm on real rows: accuracy, loss, bound, confidence, seeds.
         settings: What it ran with.
+        arm: The way to train that is recommended, named as in `benchmark`.
+        finish: Share of the steps, at the end, that see real rows alone.
     """
 
     recommended: str | None
@@ -105,6 +107,8 @@ class Advice:
     candidates: list[dict[str, Any]] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    arm: str = ""
+    finish: float = 0.0
 
     @property
     def table(self) -> str:
@@ -116,8 +120,9 @@ class Advice:
         for entry in sorted(self.candidates, key=lambda one: (one["nll"], -one["balanced_accuracy"])):
             temperature = "own" if entry["temperature"] is None else f"{entry['temperature']:g}"
             chosen = "best" if entry["chosen"] else ""
+            finish = f", not in the last {100 * entry['finish']:g} %" if entry["finish"] else ""
             lines.append(
-                f"| {escape_markdown(entry['name'])} | {temperature} | {entry['filter']} | {entry['share']:g} "
+                f"| {escape_markdown(entry['name'])} | {temperature} | {entry['filter']} | {entry['share']:g}{finish} "
                 f"| {percent(entry['balanced_accuracy'])} | {entry['nll']:.3f} | {chosen} |"
             )
         return "\n".join(lines)

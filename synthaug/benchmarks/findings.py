@@ -91,7 +91,7 @@ def write_findings(
         },
         groups=compare_groups(synthetic, opponent, labels, contest.class_names, counts),
         joint={} if contest.groups is None else compare_joint(results, synthetic, opponent, labels, contest.groups),
-        worth=_weigh(results, others, difference, interval, contest),
+        worth=_weigh(results, others, difference, interval, synthetic.rows_added or len(contest.synthetic)),
         classes=_class_entries(synthetic, opponent, contest),
         confusions=_confusion_entries(synthetic, opponent, contest),
         curves={name: result.curve() for name, result in by_name.items()},
@@ -127,13 +127,15 @@ def _weigh(
     others: Mapping[str, Mapping[str, Any]],
     difference: Estimate,
     interval: tuple[float, float] | None,
-    contest: Contest,
+    synthetic_rows: int,
 ) -> dict[str, Any]:
     """Return what the synthetic rows were worth in real ones; empty without oracle arms."""
-    gains = {
-        result.rows_added: others[result.arm.name]["value"] for result in results if result.arm.side == "oracle"
-    }  # fmt: skip
-    return count_equivalents(difference.value, interval, gains, len(contest.synthetic)) or {}
+    gains: dict[int, float] = {}
+    for result in results:
+        if result.arm.side == "oracle":  # several arms may add the same rows: the best way to use them counts
+            gain = others[result.arm.name]["value"]
+            gains[result.rows_added] = max(gain, gains.get(result.rows_added, gain))
+    return count_equivalents(difference.value, interval, gains, synthetic_rows) or {}
 
 
 def _arm_entry(result: ArmResults, roles: Mapping[str, str], contest: Contest) -> dict[str, Any]:

@@ -238,8 +238,8 @@ class _Source:
         if not values:
             names = ", ".join(repr(name) for name in place if isinstance(name, str))
             raise InputError(
-                f"real has labels of type {self._values[self.label].dtype}, synthetic has the classes {names}, and none "
-                "is in both; name the labels 0, 1, ... of real with class_names"
+                f"real has labels of type {self._values[self.label].dtype}, synthetic has the classes {names}, and "
+                "none is in both; name the labels 0, 1, ... of real with class_names"
             )
         return values
 

@@ -102,6 +102,7 @@ def evaluate(
         "checkpoint": None if run is None else checkpoint_hash(run), "test": digest_rows(test),
         "real": None if real is None else digest_rows(real), "per_class": per_class, "seeds": seeds, "seed": seed,
         "temperature": temperature, "filter": name, "augmentation": augmentation, "device": device,
+        "on_bad_image": on_bad_image,
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if output is not None:

@@ -67,10 +67,11 @@ class RowScores:
 
         Args:
             features: Those of the dataset.
-            columns: Its columns; `predicted_label` takes the values of the label column.
+            columns: Its columns; `predicted_label` takes the values of the label column, and is null where that
+                cannot hold the class.
             class_names: The classes that `predicted` counts.
         """
-        names = [class_values(features, columns, name)[columns.label] for name in class_names]
+        names = [_value_or_null(features, columns, name) for name in class_names]
         errors = self.reconstruction_error
         figures: dict[str, Any] = {
             "log_likelihood": self.log_likelihood,
@@ -84,6 +85,14 @@ class RowScores:
         kind = Features({"label": features[columns.label]}).arrow_schema.field(0).type
         arrays["predicted_label"] = pa.array([names[k] for k in self.predicted.tolist()]).cast(kind)
         return pa.table({name: arrays[name] for name in SCORE_COLUMNS})
+
+
+def _value_or_null(features: Features, columns: Columns, class_name: str) -> int | str | bool | None:
+    """Return the value that stands for a class in the label column, if the column can hold it."""
+    try:
+        return class_values(features, columns, class_name)[columns.label]
+    except InputError:
+        return None
 
 
 def measure_rows(

@@ -196,11 +196,15 @@ def _find_marks(data: Dataset, given: dict[str, str | None]) -> dict[str, str]:
             continue
         feature = data.features[name]
         dtype = feature.dtype if isinstance(feature, Value | ClassLabel) else type(feature).__name__
-        if dtype == "bool" or (column is not None and dtype.startswith(("int", "uint"))):
+        if dtype == "bool" or (column is not None and dtype.startswith(("int", "uint")) and _is_binary(data, name)):
             found[kind] = name
         elif column is not None:
             raise InputError(f"column {column!r} ({dtype}) marks no {kind} rows; give a boolean or 0/1 column")
     return found
+
+
+def _is_binary(data: Dataset, name: str) -> bool:
+    return set(data.with_format("arrow").unique(name)) <= {0, 1, None}
 
 
 def _name_columns(columns: Columns) -> dict[str, Any]:
