@@ -173,8 +173,9 @@ def fit(
 
     real = open_dataset(resolved.dataset.path, resolved.dataset.split)
     if dry_run:
+        planned = plan_fit(real, resolved.generator.family, resolved)
         print(dump_recipe(resolved), end="")
-        print(plan_fit(real, resolved.generator.family, resolved).describe())
+        print(planned.describe())
         return
     assert folder is not None
     fit_generator(real, resolved.generator.family, output=folder, recipe=resolved, fresh=fresh)
@@ -205,8 +206,12 @@ def generate(
     fresh: Fresh = False,
 ) -> None:
     """Generate exactly the missing images of each class; with --mix-with, behind the real rows."""
+    from synthaug.hub import check_push
+    from synthaug.hub import push as push_folder
     from synthaug.journey import generate_dataset
 
+    if push_to:
+        check_push(push_to)
     flags = {
         "generate.balance": balance, "generate.per_class": per_class, "generate.seed": seed,
         "generate.max_synthetic_fraction": max_synthetic_fraction, "generate.temperature": temperature,
@@ -229,8 +234,6 @@ def generate(
         fresh=fresh,
     )
     if push_to:
-        from synthaug.hub import push as push_folder
-
         print(push_folder(output, push_to, private=not public, force=force), file=sys.stderr)
     _print_path(output)
 
@@ -485,6 +488,8 @@ def _run(arguments: list[str], debug: bool) -> int:
         return 0  # the first process does the work, with its own workers
     try:
         code = app(args=arguments, prog_name="synthaug", standalone_mode=False)
+        if code == 130:  # typer's answer to a KeyboardInterrupt
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except _CLICK_EXCEPTION as error:
         known = command if command in {one.callback.__name__ for one in app.registered_commands if one.callback} else ""

@@ -128,13 +128,15 @@ def is_label(feature: Any) -> bool:
 
 def _pick(what: str, given: str | None, candidates: list[str], features: Features) -> str:
     option = f"--{what}-column"
+    wanted = "an Image or binary column" if what == "image" else "a ClassLabel, string, integer or boolean column"
     if given is not None:
         if given not in features:
             there = ", ".join(map(repr, features))
             raise InputError(f"no column {given!r}; the columns are {there}{suggest(given, features)}")
         if given not in candidates:
             raise InputError(
-                f"column {given!r} ({_describe(features[given])}) holds no {what}s; {_options(what, candidates)}"
+                f"column {given!r} ({_describe(features[given])}) holds no {what}s, {wanted} would; "
+                f"{_options(what, candidates)}{_hint(what, features)}"
             )
         return given
     if len(candidates) == 1:
@@ -143,13 +145,21 @@ def _pick(what: str, given: str | None, candidates: list[str], features: Feature
         listed = ", ".join(map(repr, candidates))
         raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}; name one with {option}")
     there = ", ".join(f"{name!r} ({_describe(feature)})" for name, feature in features.items())
-    wanted = "an Image or binary column" if what == "image" else "a ClassLabel, string, integer or boolean column"
-    raise InputError(f"no {what} column: {wanted} is needed, but there is only {there or 'nothing'}")
+    raise InputError(
+        f"no {what} column: {wanted} is needed, but there is only {there or 'nothing'}{_hint(what, features)}"
+    )
 
 
 def _describe(feature: Any) -> str:
     kind = getattr(feature, "dtype", None)
     return str(kind) if isinstance(feature, Value) and kind else type(feature).__name__
+
+
+def _hint(what: str, features: Features) -> str:
+    floating = [name for name, feature in features.items() if getattr(feature, "dtype", "").startswith("float")]
+    if what != "label" or not floating:
+        return ""
+    return f"; if {floating[0]!r} holds whole numbers, cast it to integers first"
 
 
 def _options(what: str, candidates: list[str]) -> str:

@@ -24,7 +24,7 @@ from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import class_values
 from synthaug.judge import Judge, fit_judge
 from synthaug.recipe import dump_recipe, parse_duration
-from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
+from synthaug.selection import Candidate, Trial, audit_samples, compare_candidates, copy_with
 from synthaug.training import sample_grid
 
 __all__ = ["finish_run", "reserve_share"]
@@ -34,6 +34,8 @@ _RESERVE = 0.07
 """Share of a budget kept for comparing candidates."""
 _WRONG = 0.15
 """Share of a class's samples that may look like another class before the fit warns."""
+_FEW = 0.2
+"""Share of them that the default filter must keep, likewise."""
 _KNOWN_ROWS = 30
 """Training rows of a joint group under which the judge's doubt may be its own."""
 
@@ -57,7 +59,7 @@ def finish_run(folder: Path, plan: FitPlan, generator: ConditionalGenerator, sum
     save_judge(folder, judge)
     generator, chosen, compared, scores = _settle(folder, plan, generator, judge, summary)
     constructor = {**plan.constructor, **chosen}
-    warnings = [*summary["warnings"], *_check_labels(plan, generator, judge, scores)]
+    warnings = [*summary["warnings"], *_check_samples(plan, generator, judge, scores)]
     warnings += _check_density(plan, generator, scores)
     source = _describe_source(plan)
     write_text(folder / "source.json", json.dumps(source, ensure_ascii=False))
@@ -145,21 +147,18 @@ def _describe_trials(trials: list[Trial], best: int) -> dict[str, float]:
     return scores
 
 
-def _check_labels(plan: FitPlan, generator: ConditionalGenerator, judge: Judge, scores: dict[str, float]) -> list[str]:
-    """Count samples that look like another class into `scores`; return a warning for each bad class."""
-    if len(plan.train.class_names) < 2:
+def _check_samples(plan: FitPlan, generator: ConditionalGenerator, judge: Judge, scores: dict[str, float]) -> list[str]:
+    """Ask the judge about samples of every class into `scores`; return a warning for each bad class."""
+    counts = plan.train.class_counts
+    if len(counts) < 2:
         return []
-    shares = count_wrong_labels(generator, judge, seed=plan.recipe.fit.seed)
-    known = {n: s for n, s in zip(plan.train.class_names, shares, strict=True) if plan.train.class_counts[n]}
-    scores["samples of another class"] = sum(known.values()) / max(1, len(known))
-    counts, wrong = plan.train.class_counts, {name: share for name, share in known.items() if share > _WRONG}
-    rare = [name for name in wrong if plan.attributes is not None and counts[name] < _KNOWN_ROWS]
-    warnings = [
-        f"class {name!r}: {share:.0%} of the samples look like another class to the judge; fit longer, or rely on "
-        "the default filter"
-        for name, share in wrong.items()
-        if name not in rare
-    ]
+    shares = audit_samples(generator, judge, seed=plan.recipe.fit.seed)
+    known = {name: each for name, each in zip(plan.train.class_names, shares, strict=True) if counts[name]}
+    scores["samples of another class"] = sum(wrong for wrong, _ in known.values()) / max(1, len(known))
+    scores["samples that the default filter keeps"] = sum(kept for _, kept in known.values()) / max(1, len(known))
+    doubted = {name for name, (wrong, kept) in known.items() if wrong > _WRONG or kept < _FEW}
+    rare = [name for name in known if name in doubted and plan.attributes is not None and counts[name] < _KNOWN_ROWS]
+    warnings = [_describe_doubt(name, *known[name]) for name in known if name in doubted and name not in rare]
     if rare:
         warnings.append(
             f"groups {', '.join(map(repr, rare))}: the judge doubts more than {_WRONG:.0%} of the samples, and knows "
@@ -169,6 +168,19 @@ def _check_labels(plan: FitPlan, generator: ConditionalGenerator, judge: Judge, 
     for line in warnings:
         print(f"warning: {line}", file=sys.stderr)
     return warnings
+
+
+def _describe_doubt(name: str, wrong: float, kept: float) -> str:
+    """Return a warning about a class of which so many samples look like another, and so many pass the filter."""
+    if kept < _FEW:
+        return (
+            f"class {name!r}: the default filter keeps {kept:.0%} of the samples ({wrong:.0%} look like another class "
+            "to the judge), so that generate is slow or falls short; fit longer, or generate with filter none and look"
+        )
+    return (
+        f"class {name!r}: {wrong:.0%} of the samples look like another class to the judge; fit longer, or rely on the "
+        f"default filter, which keeps {kept:.0%}"
+    )
 
 
 @torch.no_grad()

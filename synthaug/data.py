@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from numpy.typing import NDArray
 
 from synthaug.balance import BalancePlan, make_plan
@@ -286,6 +286,8 @@ def plan_balance(
         >>> plan_balance({"cat": 5, "dog": 2}).missing
         {'cat': 0, 'dog': 3}
     """
+    if isinstance(real, DatasetDict):
+        raise InputError("real is a DatasetDict; give one split of it, such as data['train']")
     counts = dict(real) if isinstance(real, Mapping) else count_classes(real, label_column, group_by)
     return make_plan(counts, target, max_synthetic_fraction=max_synthetic_fraction)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,11 @@ from synthaug.recipe import IN_MEMORY, Recipe, parse_recipe
 __all__ = ["FitPlan", "plan_fit", "resolve_recipe"]
 
 _FROM_DATA = ("class_names", "image_size", "channels", "attributes")
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "dataset": ("image_column", "label_column", "group_by", "limit_per_class", "on_bad_image", "validation"),
+    "fit": ("track", "batch_size", "save_every", "seed", "mixed_precision", "accumulation"),
+}
+"""Section of a recipe -> the options of `fit` that belong there; all others are the generator's."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,9 @@ def plan_fit(real: Dataset, family: str | type[ConditionalGenerator], recipe: Re
     allowed = [name for name in parameters if name not in _FROM_DATA]
     for key in own:
         if key not in allowed:
-            hint = suggest(key, allowed)
+            hint = suggest(
+                key, [*allowed, "budget", "images", "output", "fresh", *itertools.chain(*_SECTIONS.values())]
+            )
             raise InputError(f"unknown key generator.{key}{hint}; {cls.family} has {', '.join(allowed)}")
         _check_kind(key, own[key], parameters[key].default)
     attributes = split_attributes(images.class_names, images.columns)
@@ -169,11 +177,7 @@ def resolve_recipe(
     name = family if isinstance(family, str) else family.family
     values: dict[str, Any] = {"dataset": {"path": IN_MEMORY}, "generator": {"family": name}}
     values["fit"] = {"budget": budget, "images": images}
-    sections: dict[str, tuple[str, ...]] = {
-        "dataset": ("image_column", "label_column", "group_by", "limit_per_class", "on_bad_image", "validation"),
-        "fit": ("track", "batch_size", "save_every", "seed", "mixed_precision", "accumulation"),
-    }
     for key, value in options.items():
-        section = next((s for s, keys in sections.items() if key in keys), "generator")
+        section = next((s for s, keys in _SECTIONS.items() if key in keys), "generator")
         values[section][key] = value
     return parse_recipe(values, origin="fit")

@@ -116,7 +116,7 @@ def _is_finished(folder: Path, recipe: Recipe, fresh: bool) -> bool:
     if keys:
         shown = ", ".join(keys)
         message = f"output {str(folder)!r} was made with other arguments ({shown})"
-        raise InputError(f"{message}; use them again or add --fresh")
+        raise InputError(f"{message}; use them again or add --fresh (fresh=True)")
     return is_run(folder)
 
 
@@ -202,7 +202,9 @@ def _check_same_rows(folder: Path, plan: FitPlan) -> None:
     path = folder / "state" / "rows.json"
     rows = {"train": len(plan.train.labels), "digest": _digest(plan.train)}
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != rows:
-        raise InputError(f"the dataset changed since {str(folder)!r} was begun; add --fresh to fit on it anew")
+        raise InputError(
+            f"the dataset changed since {str(folder)!r} was begun; add --fresh (fresh=True) to fit on it anew"
+        )
     path.parent.mkdir(exist_ok=True)
     write_text(path, json.dumps(rows))
 

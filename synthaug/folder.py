@@ -230,7 +230,7 @@ class ShardFolder:
             if path.is_file():
                 with contextlib.suppress(ValueError):
                     return dict(json.loads(path.read_text(encoding="utf-8")))
-                raise InputError(f"{str(path)!r} is not readable; add --fresh to write the folder anew")
+                raise InputError(f"{str(path)!r} is not readable; add --fresh (fresh=True) to write the folder anew")
         return None
 
     def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -238,7 +238,7 @@ class ShardFolder:
         if differing:
             raise InputError(
                 f"output {str(self.folder)!r} was made with other arguments ({', '.join(differing)}); "
-                "use them again or add --fresh"
+                "use them again or add --fresh (fresh=True)"
             )
 
     def _refuse_foreign_files(self, fresh: bool) -> None:

@@ -196,6 +196,11 @@ def _check_arguments(
     rows_per_shard: int,
     on_bad_image: str,
 ) -> None:
+    if not isinstance(generator, ConditionalGenerator):
+        kind = type(generator).__name__
+        raise InputError(f"generator is a {kind}; give what fit or load_generator returned: load_generator(RUN)")
+    if not isinstance(plan, BalancePlan):
+        raise InputError(f"plan is a {type(plan).__name__}; give what plan_balance returned: plan_balance(real)")
     for name, number in plan.missing.items():
         if number and name not in generator.class_names:
             hint = suggest(name, generator.class_names)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datasets import Dataset, DatasetDict
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from synthaug.cards import merge_front_matter, read_front_matter
@@ -28,7 +28,7 @@ from synthaug.uploads import LATENTS, RUN_FILES, Upload, as_folder, prepare
 if TYPE_CHECKING:
     from synthaug.report import Report
 
-__all__ = ["is_repo_id", "load_generator", "pull", "push", "resolve_run"]
+__all__ = ["check_push", "is_repo_id", "load_generator", "pull", "push", "resolve_run"]
 
 
 def push(
@@ -64,17 +64,33 @@ def push(
         >>> synthaug.push(augmented, "me/xrays-balanced", report=report)  # doctest: +SKIP
         'https://huggingface.co/datasets/me/xrays-balanced'
     """
-    if not is_repo_id(repo_id):
-        raise InputError(f"repository {str(repo_id)!r} is no Hub id; give user/name (letters, digits, '-', '_', '.')")
-    if constants.HF_HUB_OFFLINE:
-        raise InputError(f"pushing to {repo_id} needs the network, but HF_HUB_OFFLINE is set; unset it")
+    _check_name(repo_id)
     with as_folder(what, repo_id.split("/")[1]) as folder:
         upload = prepare(folder, repo_id, report, include_latents)
+        check_push(repo_id)
         return retry(
             lambda: _push_once(HfApi(), upload, repo_id, private, force),
             doing=f"pushing to {repo_id}",
             remedy="nothing half-written is there; push the same again later",
         )
+
+
+def check_push(repo_id: str) -> None:
+    """See that a push could be tried, before anything is made for it.
+
+    Raises:
+        InputError: If `repo_id` is no Hub id, no token is there, or the Hub is switched off.
+    """
+    _check_name(repo_id)
+    if get_token() is None:
+        raise InputError(f"pushing to {repo_id} needs a token, and there is none; log in by `hf auth login`")
+
+
+def _check_name(repo_id: str) -> None:
+    if not is_repo_id(repo_id):
+        raise InputError(f"repository {str(repo_id)!r} is no Hub id; give user/name (letters, digits, '-', '_', '.')")
+    if constants.HF_HUB_OFFLINE:
+        raise InputError(f"pushing to {repo_id} needs the network, but HF_HUB_OFFLINE is set; unset it")
 
 
 def pull(repo_id: str) -> Path:
@@ -91,7 +107,11 @@ def pull(repo_id: str) -> Path:
         FailedError: If the Hub or the network fails for longer than the retries last.
     """
     if not constants.HF_HUB_OFFLINE:
-        remote = retry(lambda: _look(HfApi(), repo_id, "model"), doing=f"reading {repo_id}", remedy="try again later")
+        remote = retry(
+            lambda: _look(HfApi(), repo_id, "model"),
+            doing=f"reading {repo_id} from the Hub, as there is no such folder here,",
+            remedy="check the path, or try again later",
+        )
         if remote is None:
             raise InputError(f"there is no model {repo_id!r} on the Hub, nor such a folder here; check the name")
         _check_holds_run(repo_id, remote.files)

@@ -23,6 +23,8 @@ from synthaug.subsets import check_limit, choose_limited, choose_validation
 __all__ = ["Inspection", "SplitSummary", "inspect_dataset"]
 
 _SHOWN = 5
+_LONG = 2
+"""Ratio of sides beyond which `inspect` tells that images lose most of themselves to the crop."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,10 @@ def _describe_split(name: str, summary: SplitSummary) -> list[tuple[str, str]]:
         parts.append(f"{summary.synthetic:,} synthetic")
     lines = [(f"{name!r}", f"{summary.rows:,} rows: {', '.join(parts)}")]
     lines.append(("  sizes", _listed({f"{w}x{h}": n for (w, h), n in summary.sizes.most_common()})))
+    cropped = sum(n for (w, h), n in summary.sizes.items() if max(w, h) > _LONG * min(w, h))
+    if cropped:
+        line = f"{cropped:,} images are more than {_LONG} times as long as wide: only the square in the middle is used"
+        lines.append(("  cropped", line))
     lines.append(("  modes", _listed(dict(summary.modes.most_common()))))
     lines.append(("  duplicates", f"{summary.duplicates:,} rows repeat an earlier one"))
     if summary.conflicts:

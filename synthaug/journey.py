@@ -23,7 +23,7 @@ from synthaug.export import write_dataset
 from synthaug.fitplan import plan_fit
 from synthaug.fitting import fit
 from synthaug.generation import write_rows
-from synthaug.hub import resolve_run
+from synthaug.hub import check_push, push, resolve_run
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
 from synthaug.quality.assessment import Evaluation
@@ -258,6 +258,8 @@ def run_recipe(recipe: Recipe, *, fresh: bool = False) -> Path:
     """
     if recipe.output is None:
         raise InputError("the recipe has no `output`; add the folder to make")
+    if recipe.push.repo:
+        check_push(recipe.push.repo)
     output = Path(recipe.output)
     real = open_dataset(recipe.dataset.path, recipe.dataset.split)
     return _travel(recipe, real, recipe.dataset.path, output, fresh=fresh)
@@ -282,8 +284,6 @@ def _travel(recipe: Recipe, real: Dataset, real_spec: str, output: Path, *, fres
         )  # fmt: skip
         print(f"\n{report.table}\n\nverdict: {report.verdict}", file=sys.stderr)
     if recipe.push.repo:
-        from synthaug.hub import push
-
         push(dataset, recipe.push.repo, report=report, private=recipe.push.private)
     return output
 

@@ -208,7 +208,10 @@ def _load_tables(files: list[Path]) -> Dataset:
         with quiet_datasets():
             return datasets.load_dataset("parquet", data_files={"train": names}, split="train")
     except Exception as error:  # whatever a damaged file makes the reader raise
-        raise InputError(f"cannot read {', '.join(map(repr, map(str, files[:3])))} ({_short(error)})") from error
+        shown = ", ".join(map(repr, map(str, files[:3])))
+        if "corresponds to no data" in str(error):
+            raise InputError(f"{shown}: there is no row; give files with labelled images") from error
+        raise InputError(f"cannot read {shown} ({_short(error)})") from error
 
 
 def _align(parts: list[Dataset], name: str) -> list[Dataset]:

@@ -76,6 +76,8 @@ def strip(dataset: Dataset) -> Dataset:
     Raises:
         InputError: If it has no `synthetic` and `provenance` columns.
     """
+    if not isinstance(dataset, Dataset):
+        raise InputError(f"dataset is a {type(dataset).__name__}; give one split of it, such as data['train']")
     if not has_provenance(dataset.features):
         raise InputError("the dataset has no columns 'synthetic' and 'provenance'; only a mixed one can be stripped")
     return _only_real(dataset).remove_columns(["synthetic", "provenance"])

@@ -16,13 +16,14 @@ from torch import Tensor
 from synthaug.classifier import fit_classifier, initial_classifier, predict_logits, row_schedule
 from synthaug.codec import to_pixels, to_tensor
 from synthaug.data import LabeledImages
+from synthaug.filtering import Filter, default_filter
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
 from synthaug.metrics import balance_mean
 from synthaug.neighbours import measure_nearest
 from synthaug.noise import draw_normal
 
-__all__ = ["Candidate", "Trial", "compare_candidates", "count_wrong_labels"]
+__all__ = ["Candidate", "Trial", "audit_samples", "compare_candidates"]
 
 _DRAWS, _MOST_DRAWS, _MOST_ROWS = 200, 4_000, 2_000
 _STEPS, _BATCH = 150, 64
@@ -124,8 +125,10 @@ def compare_candidates(
     return (best if trials[best].score > first.score + margin else 0), trials
 
 
-def count_wrong_labels(generator: ConditionalGenerator, judge: Judge, *, seed: int, most: int = 2_000) -> list[float]:
-    """Return for each class the share of its samples, before any filter, that the judge gives another class.
+def audit_samples(
+    generator: ConditionalGenerator, judge: Judge, *, seed: int, most: int = 2_000
+) -> list[tuple[float, float]]:
+    """Return for each class the share of its samples that the judge gives another class, and that its filter keeps.
 
     Args:
         generator: A finished generator.
@@ -133,12 +136,19 @@ def count_wrong_labels(generator: ConditionalGenerator, judge: Judge, *, seed: i
         seed: Seed of the draws.
         most: Samples in all; at most 64 of each class.
     """
-    each = max(8, min(64, most // generator.num_classes))
+    each, check = max(8, min(64, most // generator.num_classes)), default_filter(judge)
     shares = []
     for label in range(generator.num_classes):
         pixels, labels = _draw(generator, np.array([label]), seed, each)
-        shares.append(_count_wrong(judge, pixels, labels, np.arange(generator.num_classes)))
+        kept = _apply(partial(_ask, check, label), pixels)
+        wrong = _count_wrong(judge, pixels, labels, np.arange(generator.num_classes))
+        shares.append((wrong, float(kept.float().mean())))
     return shares
+
+
+def _ask(check: Filter, label: int, images: Tensor) -> Tensor:
+    """Return what a filter says of images of one class."""
+    return check(images, torch.full((len(images),), label))
 
 
 def _count_wrong(

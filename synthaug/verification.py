@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset
 
 from synthaug.balance import BalancePlan, benchmark_plan, per_class_plan
+from synthaug.benchmarks.arms import check_arms
 from synthaug.benchmarks.benchmarking import benchmark
 from synthaug.benchmarks.campaign import count_positions
 from synthaug.checkpoint import is_run, load_generator, read_source
@@ -19,6 +20,7 @@ from synthaug.errors import InputError
 from synthaug.exploration.latents import Encoding
 from synthaug.generation import generate
 from synthaug.hub import resolve_run
+from synthaug.leaks import check_leaks, run_hashes
 from synthaug.recipe import GenerateSection
 from synthaug.report import Report
 from synthaug.sources import open_dataset, open_test
@@ -97,7 +99,9 @@ def benchmark_datasets(
             continue
         source = read_source(run)
         sources.append(source)
-        counts = load_like_run(real_rows, source, limit_per_class=limit_per_class).class_counts
+        like = load_like_run(real_rows, source, limit_per_class=limit_per_class)
+        _check_before_drawing(like, test_rows, source, options.get("arms"), list(named), on_bad_image, drop_leaks)
+        counts = like.class_counts
         generator = load_generator(run)
         folder = output / "synthetic" if len(named) == 1 else output / "synthetic" / name
         plan = _fresh_plan(counts, options.get("steps")) if draws == "fresh" else benchmark_plan(counts)
@@ -115,6 +119,34 @@ def benchmark_datasets(
         limit_per_class=limit_per_class, drop_leaks=drop_leaks, num_processes=num_processes, output=output,
         fresh=fresh, on_bad_image=on_bad_image, **options,
     )  # fmt: skip
+
+
+def _check_before_drawing(
+    real: LabeledImages,
+    test: Dataset,
+    source: Mapping[str, Any],
+    arms: Sequence[str] | None,
+    names: Sequence[str],
+    on_bad_image: str,
+    drop_leaks: bool,
+) -> None:
+    """Look for what `benchmark` would refuse whatever is drawn: its arms, the test rows and their classes, leaks.
+
+    Raises:
+        InputError: There is such a thing.
+    """
+    if arms is not None:
+        check_arms(arms, names if len(names) > 1 else ())
+    known = [name if name in test.column_names else None for name in (real.columns.image, real.columns.label)]
+    judging = load_images(
+        test,
+        image_column=known[0],
+        label_column=known[1],
+        codec=real.codec,
+        class_names=None if source.get("group_by") else real.class_names,
+        on_bad_image=on_bad_image,
+    )
+    check_leaks(judging.hashes, {"real": real.hashes}, run_hashes(source), test_rows=judging.rows, drop=drop_leaks)
 
 
 def _columns_of(options: Mapping[str, Any], source: Mapping[str, Any], real: Dataset) -> dict[str, Any]:

@@ -447,3 +447,12 @@ print(used.ru_utime + used.ru_stime, *heavy, file=sys.stderr)
     assert min(seconds) < 0.3
     for command in ("quickstart", "inspect", "fit", "generate", "mix", "strip", "benchmark", "push", "run", "env"):
         assert re.search(rf"^\s+{command}\s", done.stdout, re.MULTILINE), command
+
+
+def test_an_interrupt_outside_any_loop_is_one_line(monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synthaug.inspection.inspect_dataset", stop)
+    assert cli._run(["inspect", "digits"], debug=False) == 130
+    assert capsys.readouterr().err == "error: stopped; run the same command again\n"

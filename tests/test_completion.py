@@ -3,11 +3,12 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from toys import ToyGenerator
 
 from synthaug import completion
-from synthaug.completion import _check_density, _check_labels
+from synthaug.completion import _check_density, _check_samples
 
 
 class Rows:
@@ -62,14 +63,28 @@ def test_too_few_rows_and_other_families_say_nothing():
 
 def test_the_judges_doubt_of_rare_groups_is_told_as_its_own(monkeypatch):
     counts = {"3 · red": 200, "3 · green": 4, "5 · red": 3, "5 · green": 200}
-    monkeypatch.setattr(completion, "count_wrong_labels", lambda *_, **__: [0.2, 0.5, 0.4, 0.0])
+    shares = [(0.2, 0.8), (0.5, 0.5), (0.4, 0.6), (0.0, 1.0)]
+    monkeypatch.setattr(completion, "audit_samples", lambda *_, **__: shares)
     train = SimpleNamespace(class_names=list(counts), class_counts=counts)
 
     def warn(attributes):
         plan = SimpleNamespace(train=train, recipe=SimpleNamespace(fit=SimpleNamespace(seed=0)), attributes=attributes)
-        return _check_labels(plan, None, None, {})
+        return _check_samples(plan, None, None, {})
 
     assert len(warn(None)) == 3 and all("fit longer" in line for line in warn(None))
     frequent, rare = warn([[0, 0], [0, 1], [1, 0], [1, 1]])
     assert frequent.startswith("class '3 · red': 20%") and "fit longer" in frequent
     assert "groups '3 · green', '5 · red'" in rare and "fit longer" not in rare
+
+
+def test_a_filter_that_would_keep_nearly_nothing_is_told(monkeypatch):
+    counts = {"ant": 20, "bee": 20, "cat": 20}
+    monkeypatch.setattr(completion, "audit_samples", lambda *_, **__: [(1.0, 0.0), (0.0, 0.1), (0.5, 0.5)])
+    train = SimpleNamespace(class_names=list(counts), class_counts=counts)
+    plan = SimpleNamespace(train=train, recipe=SimpleNamespace(fit=SimpleNamespace(seed=0)), attributes=None)
+    scores = {}
+    ant, bee, cat = _check_samples(plan, None, None, scores)
+    assert "'ant': the default filter keeps 0% of the samples (100% look" in ant and "filter none" in ant
+    assert "'bee': the default filter keeps 10%" in bee and "rely on" not in ant + bee
+    assert "rely on the default filter, which keeps 50%" in cat
+    assert scores == {"samples of another class": 0.5, "samples that the default filter keeps": pytest.approx(0.2)}

@@ -292,12 +292,12 @@ def test_find_columns():
     assert find_columns(both, label_column="text").label == "text"
     fails("no column 'lable'; the columns are .*did you mean 'label'", find_columns, both, label_column="lable")
     fails(
-        "column 'score' .float32. holds no labels; choose from 'label', 'text'",
+        "column 'score' .float32. holds no labels, .* would; choose from 'label', 'text'; if 'score' holds",
         find_columns,
         both,
         label_column="score",
     )
-    fails("column 'text' .string. holds no images; choose from 'image'", find_columns, both, image_column="text")
+    fails("holds no images, .* would; choose from 'image'", find_columns, both, image_column="text")
     fails("2 columns may hold the labels: 'text', 'number'; name one with --label-column", find_columns,
           both.remove_columns("label").add_column("number", [1, 2]))  # fmt: skip
     fails("no label column", find_columns, both.select_columns(["image", "score"]))

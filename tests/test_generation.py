@@ -394,3 +394,13 @@ def test_string_labels_and_many_classes():
 def test_shards_hold_real_pngs(tmp_path):
     value = stored(run(tmp_path / "out"), "image")[0]
     assert Picture.open(io.BytesIO(value["bytes"])).format == "PNG" and value["path"] is None
+
+
+def test_other_objects_are_told_what_is_wanted():
+    plan = make_plan({"ant": 3, "bee": 1, "cat": 1})
+    for generator, given, words in (
+        ("runs/ants", plan, r"generator is a str; .*load_generator\(RUN\)"),
+        (ToyGenerator(), {"ant": 3}, r"plan is a dict; .*plan_balance"),
+    ):
+        with pytest.raises(InputError, match=words):
+            generate(generator, given)

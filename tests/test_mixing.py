@@ -78,6 +78,8 @@ def test_class_labels_become_the_values_of_a_plain_column(kind, values):
 def test_several_splits_are_refused():
     with pytest.raises(InputError, match=r"real is a DatasetDict; give one split .*\['train'\]"):
         mix(DatasetDict(train=make_real()), make_real())
+    with pytest.raises(InputError, match="dataset is a DatasetDict"):
+        strip(DatasetDict(train=make_real()))
 
 
 def test_rows_of_another_tool_count_as_synthetic():

@@ -9,7 +9,7 @@ from synthaug import neighbours, selection
 from synthaug.codec import to_pixels
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import fit_judge
-from synthaug.selection import Candidate, Trial, compare_candidates, copy_with, count_wrong_labels
+from synthaug.selection import Candidate, Trial, audit_samples, compare_candidates, copy_with
 
 
 class Bars(ConditionalGenerator):
@@ -150,8 +150,9 @@ def test_a_share_of_copies_up_to_one_percent_costs_nothing():
 
 def test_wrong_labels_are_counted_by_class(bars):
     judge, _ = bars
-    assert count_wrong_labels(Bars(), judge, seed=0) == [0.0, 0.0, 0.0]
-    assert count_wrong_labels(Bars(shift=1), judge, seed=0) == [1.0, 1.0, 1.0]
+    wrong, kept = zip(*audit_samples(Bars(), judge, seed=0), strict=True)
+    assert wrong == (0.0, 0.0, 0.0) and min(kept) > 0.5
+    assert audit_samples(Bars(shift=1), judge, seed=0) == [(1.0, 0.0)] * 3
 
 
 def test_a_copy_shares_weights_and_not_settings():

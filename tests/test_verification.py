@@ -63,6 +63,20 @@ def test_sources_need_names_of_their_own(files, tmp_path):
         benchmark_datasets(real, [f"Best={real}", f"two={real}"], test, tmp_path / "none")
 
 
+def test_what_would_be_refused_anyway_is_refused_before_anything_is_drawn(files, tmp_path, monkeypatch):
+    real, test = (synthaug.open_dataset(str(files / f"{name}.parquet"), "train") for name in ("real", "test"))
+    run = tmp_path / "run"
+    synthaug.fit(real, "cvae", output=run, images=64)
+    monkeypatch.setattr("synthaug.verification.generate", None)
+    for judging, options, message in (
+        (test, {"arms": ["real", "oversampld+synthetic"]}, "'oversampld.synthetic' is unknown"),
+        (real, {}, "test rows are among the train rows of the run"),
+        (synthaug.open_dataset("digits", "test"), {}, "class '3'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            benchmark_datasets(real, run, judging, tmp_path / "out", **options)
+
+
 def test_fresh_draws_are_as_many_as_a_training_shows(files, quick, tmp_path):
     real = str(files / "real.parquet")
     synthaug.fit(synthaug.open_dataset(real, "train"), "cvae", output=tmp_path / "run", images=128)

@@ -94,8 +94,9 @@ class Campaign:
             self._bar.update(max(0, self._trainings - self._bar.n))
         self._stack.close()
         if kind is not None and issubclass(kind, InterruptedError):
-            kept = f"the finished trainings are in {str(self._folder)!r}" if self._folder else "nothing is kept"
-            raise StoppedError(f"stopped: {kept}; run the same again to go on", self._stop.received) from None
+            kept = f"the finished trainings are in {str(self._folder)!r}; run the same again to go on"
+            nothing = "nothing is kept; give an output folder to be able to go on"
+            raise StoppedError(f"stopped: {kept if self._folder else nothing}", self._stop.received) from None
 
     def run_all(self, arms: Sequence[Arm]) -> list[ArmResults]:
         """Tune and run these arms: first those that exchange nothing; "best" is the best of them on real rows."""

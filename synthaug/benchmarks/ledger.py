@@ -37,12 +37,13 @@ def open_record(record: Path, arguments: Mapping[str, Any]) -> None:
     try:
         found = json.loads(record.read_text())["arguments"]
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{str(record)!r} is not readable; add --fresh to start anew") from None
+        raise InputError(f"{str(record)!r} is not readable; add --fresh (fresh=True) to start anew") from None
     given = json.loads(json.dumps(dict(arguments)))
     differing = sorted(key for key in {*found, *given} if found.get(key) != given.get(key))
     if differing:
         raise InputError(
-            f"output {folder!r} was made with other arguments ({', '.join(differing)}); use them again or add --fresh"
+            f"output {folder!r} was made with other arguments ({', '.join(differing)}); "
+            "use them again or add --fresh (fresh=True)"
         )
 
 

@@ -110,7 +110,8 @@ def evaluate(
             if (finished := _open_folder(Path(output), arguments, fresh=fresh)) is not None:
                 return finished
         shelf = Shelf(None if output is None or run is None else Path(output), arguments)
-        kept = "what was trained is kept" if shelf.keeps else "nothing is kept"
+        again = "nothing is kept; give an output folder to be able to go on"
+        kept = "what was trained is kept: run the same again" if shelf.keeps else again
         progress = _Progress(stack.enter_context(StopSignals()), kept)
         started = time.perf_counter()
         rows = load_real_rows(generator, source, test, real=real, on_bad_image=on_bad_image)
@@ -216,7 +217,7 @@ class _Progress:
                 bar.update(count)
                 if self._stop.received:
                     signal = self._stop.received
-                    raise StoppedError(f"stopped by signal {signal}; run the same again: {self._kept}", signal)
+                    raise StoppedError(f"stopped by signal {signal}; {self._kept}", signal)
 
             yield advance
 
@@ -239,7 +240,7 @@ def _open_folder(folder: Path, arguments: Mapping[str, Any], *, fresh: bool) -> 
     if differing:
         raise InputError(
             f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); "
-            "use them again or add --fresh"
+            "use them again or add --fresh (fresh=True)"
         )
     return finished
 
