@@ -110,8 +110,8 @@ def evaluate(
             if (finished := _open_folder(Path(output), arguments, fresh=fresh)) is not None:
                 return finished
         shelf = Shelf(None if output is None or run is None else Path(output), arguments)
-        again = "nothing is kept; give an output folder to be able to go on"
-        kept = "what was trained is kept: run the same again" if shelf.keeps else again
+        nothing = "nothing is kept; with a run folder and an output it could go on"
+        kept = "run the same again: what was trained is kept" if shelf.keeps else nothing
         progress = _Progress(stack.enter_context(StopSignals()), kept)
         started = time.perf_counter()
         rows = load_real_rows(generator, source, test, real=real, on_bad_image=on_bad_image)
