@@ -164,7 +164,7 @@ def fit(
     find_family(resolved.generator.family)
     check_tracker(resolved.fit.track)
     if num_processes > 1 and not is_launched() and not dry_run:
-        raise typer.Exit(launch(sys.argv[1:], num_processes))
+        sys.exit(launch(sys.argv[1:], num_processes))  # what stopped it was told by its processes
     watch_launcher()
 
     from synthaug.fitplan import plan_fit
