@@ -120,8 +120,8 @@ class BlockPool:
     """Context that computes blocks ahead of whoever writes them: in threads, or in worker processes.
 
     Their bits are the same. One thread samples while the caller encodes and writes; they overlap because waiting for
-    a device, array arithmetic and compression go on without the interpreter's lock. A third thread for the encoding
-    made two cores slower: each time the lock changes hands costs as much as the work in between.
+    a device, array arithmetic and compression go on without the interpreter's lock. A third thread, for the
+    encoding, was slower on two cores (docs/evidence.md, "Generation and two processes").
 
     Args:
         sampler: Computes one block.
