@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,17 +53,17 @@ def parse_count(text: str | int) -> int:
     """Return a number of images from ``"2M"``, ``"500k"`` or a plain number.
 
     Raises:
-        InputError: If the text is no positive number.
+        InputError: If the text is no positive whole number.
 
     Example:
         >>> parse_count("2M")
         2000000
     """
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([kKMG]?)\s*", str(text))
-    count = round(float(match[1]) * _SCALES[match[2]]) if match else 0
-    if count < 1:
-        raise InputError(f"images is {text!r}; give a positive number such as 200000, 500k or 2M")
-    return count
+    count = Decimal(match[1]) * _SCALES[match[2]] if match else Decimal(0)
+    if count < 1 or count % 1:
+        raise InputError(f"images is {text!r}; give a positive whole number such as 200000, 500k or 2M")
+    return int(count)
 
 
 class _Section(BaseModel):

@@ -215,6 +215,20 @@ def test_workers_of_a_plain_script_give_the_same_results_as_this_process(tiny_ce
         assert {**results[cell], "seconds": 0} == json.loads(json.dumps({**run_cell(cell, data), "seconds": 0}))
 
 
+def test_a_worker_whose_parent_was_killed_ends_quietly(tiny_cells, tmp_path):
+    data, cell = tiny_cells
+    data.save(tmp_path)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "synthaug.benchmarks.cellpool", str(tmp_path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(synthaug.__file__).parent.parent)},
+    )  # fmt: skip
+    worker.stdout.close()
+    worker.stdin.write(json.dumps(asdict(replace(cell, policy="nowhere"))) + "\n")
+    worker.stdin.close()
+    assert worker.wait(timeout=300) == 1 and "BrokenPipe" not in worker.stderr.read()
+
+
 def test_albumentations_trains_too(tiny_cells):
     data, cell = tiny_cells
     assert run_cell(replace(cell, backend="albumentations"), data)["test"]["predictions"]

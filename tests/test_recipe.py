@@ -18,7 +18,7 @@ def test_durations(text, seconds):
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize(("text", "count"), [("2M", 2_000_000), ("500k", 500_000), (7, 7), ("1.5M", 1_500_000)])
+@pytest.mark.parametrize(("text", "count"), [("2M", 2_000_000), ("500k", 500_000), (7, 7), ("2.3M", 2_300_000)])
 def test_counts(text, count):
     assert parse_count(text) == count
 
@@ -29,9 +29,9 @@ def test_bad_durations(text):
         parse_duration(text)
 
 
-@pytest.mark.parametrize("text", ["0", "-5", "many", "2m"])
+@pytest.mark.parametrize("text", ["0", "-5", "many", "2m", "1.5"])
 def test_bad_counts(text):
-    with pytest.raises(InputError, match="positive number"):
+    with pytest.raises(InputError, match="positive whole number"):
         parse_count(text)
 
 

@@ -145,8 +145,11 @@ def _serve(folder: Path) -> None:
             answer = run_cell(Cell(**json.loads(line)), data)
         except Exception as error:  # handed to the parent, which reports it
             answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+        except BrokenPipeError:  # the parent was killed: nobody to tell
+            os._exit(1)
 
 
 if __name__ == "__main__":
