@@ -365,6 +365,19 @@ def test_folders_that_are_nothing_to_push(refuse, tmp_path, monkeypatch, run_fol
     refuse("is no folder", "push", tmp_path / "none", "me/name")
 
 
+def test_a_push_without_a_token_is_refused_before_anything_is_made(refuse, tmp_path, monkeypatch, run_folder):
+    words = ["generate", run_folder, "--per-class", "2", "--filter", "none", "--output", "{out}", "--push-to"]
+    refuse("HF_HUB_OFFLINE is set", *words, "me/name")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("synthaug.hub.get_token", lambda: None)
+    refuse("no Hub id", *words, "name")
+    refuse("needs a token, and there is none; log in by `hf auth login`", *words, "me/name")
+    recipe = {"dataset": {"path": "digits"}, "generator": {"family": "cvae"}, "push": {"repo": "me/name"}}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump({**recipe, "output": str(tmp_path / "made")}))
+    refuse("needs a token", "run", tmp_path / "r.yaml")
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_run_is_no_dataset(refuse, run_folder):
     refuse("run folder, not a dataset", *fit_words(run_folder))
 

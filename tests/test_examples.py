@@ -15,6 +15,7 @@ from hub_server import HubServer
 
 import synthaug
 from synthaug import completion
+from synthaug.benchmarks.advice import Advice
 from synthaug.data import count_classes, make_long_tailed
 from synthaug.journey import run_recipe
 from synthaug.judge import fit_judge
@@ -234,6 +235,35 @@ def test_balance_two_attributes(tmp_path, monkeypatch, capsys):
     counts = example.count_groups(mixed)
     assert len(counts) == 4 and len(set(counts.values())) == 1
     assert sum(mixed["synthetic"]) == len(mixed) - 48
+
+
+def test_balance_two_attributes_by_advice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("synthaug.benchmarks.tuning.TUNING_SEEDS", (1_000,))
+    example, asked, drawn = load_example("balance_two_attributes"), {}, {}
+
+    def advise(real, *, output, **options):
+        asked.update(options)
+        columns = {key: options[key] for key in ("label_column", "group_by")}
+        synthaug.fit(real, options["families"][0], output=output / "runs" / "cvae", images=128, **columns)
+        return Advice(
+            "cvae", "helps", 0.25, "runs/cvae", {"generate": {"balance": 20, "filter": "none"}}, "oversampled",
+            arm="oversampled+synthetic@0.25",
+        ) if asked["folds"] == 2 else Advice(None, "no", 0.0, "", {}, "oversampled")  # fmt: skip
+
+    def draw(*arguments, **options):
+        drawn.update(options)
+        return synthaug.generation.generate(*arguments, **options)
+
+    monkeypatch.setattr(example.synthaug, "recommend", advise, raising=False)
+    monkeypatch.setattr(example.synthaug, "generate", draw, raising=False)
+    monkeypatch.setattr(completion, "fit_judge", functools.partial(fit_judge, steps=40))
+    options = {"per_class": 24, "test_per_class": 8, "classes": 2, "share": 0.8, "images": 128, "seeds": 1, "steps": 2}
+    arms = ["oversampled", "oversampled+synthetic"]
+    report = example.main(tmp_path / "two", **options, arms=arms, folds=2, num_processes=1)
+    assert asked["folds"] == 2 and asked["arms"] == ["oversampled"] and drawn["filter"] == "none"
+    assert {"oversampled", "oversampled+synthetic@0.25"} <= {arm["name"] for arm in report.to_dict()["arms"]}
+    assert example.main(tmp_path / "three", **options, arms=arms, folds=3, num_processes=1) is None
+    assert not (tmp_path / "three" / "report").exists() and "no" in capsys.readouterr().out
 
 
 def test_several_draws(tmp_path, monkeypatch, capsys):

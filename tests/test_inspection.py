@@ -1,6 +1,7 @@
 """Inspection counts what is there, in every split, and says what a fit would see."""
 
 import io
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -70,6 +71,16 @@ def test_a_dataset_object_and_its_options(folder):
     assert found.training + found.validation == 22 and found.class_counts == {"cat": 20, "dog": 10}
     other = inspect_dataset(str(folder), split="test", label_column="label")
     assert other.split == "test" and other.shared == {("test", "train"): 1}
+
+
+def test_images_that_lose_most_of_themselves_to_the_crop_are_told(tmp_path):
+    buffer = io.BytesIO()
+    PillowImage.new("L", (30, 10)).save(buffer, "PNG")
+    pq.write_table(table([png(0), buffer.getvalue(), png(1)], [0, 1, 0]), tmp_path / "long.parquet")
+    text = inspect_dataset(str(tmp_path / "long.parquet")).table()
+    assert re.search(r"cropped +1 images are more than \S+ times as long as wide: only the square in the middle", text)
+    pq.write_table(table([png(0), png(1)], [0, 1]), tmp_path / "square.parquet")
+    assert "cropped" not in inspect_dataset(str(tmp_path / "square.parquet")).table()
 
 
 def test_a_split_without_labels_is_skipped(tmp_path):
