@@ -3,7 +3,8 @@
 In training 95 of 100 rows of a class have the colour of that class, so a classifier may learn the colour instead of the
 shape; in the test rows any digit has any colour. The joint groups (label, colour) are the classes of the generator
 and of the plan, the missing rows of the rare groups are generated, and a classifier that predicts the label is judged
-on its worst group: trained on the real rows, on the groups oversampled, and on the balanced set.
+on its worst group: trained on the real rows, on the groups oversampled, and with a share of those rows exchanged for
+generated ones of their group.
 
 python examples/balance_two_attributes.py --output runs/coloured            # scikit-learn's digits, a toy
 python examples/balance_two_attributes.py --data mnist-train.parquet --test mnist-test.parquet --per-class 500 \

@@ -1,6 +1,6 @@
 """A generator as an over-sampler in a pipeline of imbalanced-learn, fitted anew in every fold.
 
-pip install 'synthaug[training]'
+pip install '.[training]'
 python examples/imblearn_pipeline.py --images 100k
 """
 

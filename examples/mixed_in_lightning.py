@@ -1,6 +1,6 @@
 """Synthetic images in Lightning, in both ways: a mixture by epochs, and a batch transform on the device.
 
-pip install 'synthaug[training]'
+pip install '.[training]'
 python examples/mixed_in_lightning.py --output runs/mixed
 """
 

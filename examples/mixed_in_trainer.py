@@ -1,6 +1,6 @@
 """Synthetic images in the Hugging Face `Trainer`: a small ViT on digits, the share falling to zero.
 
-pip install 'synthaug[training]'
+pip install '.[training]'
 python examples/mixed_in_trainer.py --output runs/mixed
 """
 

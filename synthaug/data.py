@@ -137,7 +137,7 @@ def load_images(
             count. Rows whose `synthetic` is true are left out.
         image_column: Found by feature type when None.
         label_column: Found by feature type when None.
-        image_size: Side of the pixels, 8 to 1024; None takes the data's common size, at most 64.
+        image_size: Side of the pixels, 8 to 1024; None takes the median of the shorter sides, at most 64.
         limit_per_class: At most so many rows of each class, chosen by `limit_images`.
         on_bad_image: "error" lists the corrupt rows and stops; "skip" leaves them out.
         codec: Used as it is (test rows), instead of one that follows from the data.

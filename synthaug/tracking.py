@@ -53,7 +53,7 @@ def check_tracker(name: str | None) -> None:
 
 
 def _install(name: str) -> str:
-    return f"run: pip install 'synthaug[{name}]'"
+    return f"in a clone of synthaug run: pip install '.[{name}]'"
 
 
 class Journal:

@@ -217,7 +217,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert count_classes(scope["augmented"]) == scope["plan"].real
     assert scope["augmented"].num_rows == sum(scope["plan"].total.values())
     assert pushed == [(scope["augmented"], "me/xrays-balanced", scope["report"])]
-    assert json.loads((tmp_path / "runs" / "xrays" / "config.json").read_text())["family"] == "cgan"
+    assert json.loads((tmp_path / "runs" / "xrays" / "config.json").read_text())["family"] == "cvae"
 
 
 def test_balance_two_attributes(tmp_path, monkeypatch, capsys):

@@ -123,7 +123,7 @@ def test_the_commands_of_the_readme_run(home, monkeypatch):
     datasets.DatasetDict(rows).save_to_disk("DATASET")
     pushed = []
     monkeypatch.setattr(hub, "push", lambda folder, repo, **options: pushed.append((str(folder), repo)) or repo)
-    (journey,) = [b for b in read_blocks(README) if b.language == "console" and "synthaug inspect" in b.text]
+    (journey,) = [b for b in read_blocks(README) if b.language == "console" and "synthaug push" in b.text]
     for line in journey.text.splitlines():
         run_command(line)
     assert pushed == [("out/balanced", "me/balanced")]

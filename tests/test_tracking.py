@@ -105,7 +105,7 @@ def test_an_absent_or_unknown_tracker_is_one_line(tmp_path, monkeypatch, capsys)
     words = ["fit", "digits", "--generator", "cvae", "--output", str(tmp_path / "run"), "--track"]
     for name in TRACKERS:
         assert cli._run([*words, name], debug=False) == 2
-        assert f"pip install 'synthaug[{name}]'" in capsys.readouterr().err
+        assert f"pip install '.[{name}]'" in capsys.readouterr().err
     assert cli._run([*words, "tensorbord"], debug=False) == 2
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "run").exists()
     with pytest.raises(InputError, match="did you mean 'wandb'"):

@@ -41,7 +41,7 @@ except ImportError:
         def __new__(cls, *arguments: Any, **named: Any) -> Any:
             """Raise InputError."""
             raise InputError(
-                f"{cls.__name__} needs imbalanced-learn; install it with: pip install 'synthaug[training]'"
+                f"{cls.__name__} needs imbalanced-learn; in a clone of synthaug run: pip install '.[training]'"
             )
 
 
