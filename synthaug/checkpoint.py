@@ -112,10 +112,10 @@ def load_generator(
     Args:
         folder: A run folder.
         family: Class to use instead of the registered one named in config.json.
-        device: Where to put it.
+        device: Where to put it, as torch names it.
 
     Raises:
-        InputError: If the folder is no finished run, or its files do not fit each other.
+        InputError: If the folder is no finished run, its files do not fit each other, or there is no such device.
     """
     folder = Path(folder)
     if not is_run(folder):
@@ -143,7 +143,11 @@ def load_generator(
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
     generator.run_folder = folder
-    return generator.to(device).eval()
+    try:
+        return generator.to(device).eval()
+    except (AssertionError, RuntimeError) as error:  # torch has one for each way not to have a device
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"device {device!r} cannot be used here ({reason}); give 'cpu'") from None
 
 
 def save_judge(folder: Path, judge: Judge) -> None:

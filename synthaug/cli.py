@@ -189,8 +189,9 @@ def generate(
     balance: Annotated[str | None, typer.Option(help="majority, median, N, auto, ..., or a JSON file")] = None,
     per_class: Annotated[int | None, typer.Option(help="exactly N new images in each class")] = None,
     mix_with: Annotated[str | None, typer.Option(metavar="DATASET", help="real rows to put first")] = None,
-    split: Split = None,
+    split: Annotated[str | None, typer.Option(help="split of --mix-with, and of what is made (default: train)")] = None,
     group_by: GroupBy = None,
+    limit_per_class: Annotated[int | None, typer.Option(help="of --mix-with, N rows a class as in fit")] = None,
     on_bad_image: OnBadImage = None,
     max_synthetic_fraction: Annotated[float | None, typer.Option(help="cap per class, in [0, 1)")] = None,
     seed: Seed = None,
@@ -199,6 +200,7 @@ def generate(
     judge: Annotated[str | None, typer.Option(metavar="RUN", help="a Glow run: its likelihood filters too")] = None,
     max_draws: Annotated[int | None, typer.Option(help="most draws per class (default 20 x missing + 1,000)")] = None,
     num_processes: NumProcesses = 1,
+    device: Annotated[str, typer.Option(help="cpu, or an accelerator such as cuda (other bytes, one process)")] = "cpu",
     recipe: RecipeOption = None,
     push_to: Annotated[str | None, typer.Option(metavar="USER/NAME", help="push the dataset folder")] = None,
     public: Annotated[bool, typer.Option("--public", help="with --push-to: not private")] = False,
@@ -228,9 +230,11 @@ def generate(
         values,
         mix_with=mix_with,
         split=split,
+        limit_per_class=limit_per_class,
         on_bad_image=on_bad_image or "error",
         group_by=_split_names(group_by),
         num_processes=num_processes,
+        device=device,
         fresh=fresh,
     )
     if push_to:
@@ -278,7 +282,7 @@ def benchmark(
     limit_per_class: LimitPerClass = None,
     on_bad_image: OnBadImage = None,
     oracle: Annotated[str | None, typer.Option(metavar="DATASET", help="further real rows, for comparison")] = None,
-    draws: Annotated[str, typer.Option(help="from a run: plan, or fresh (no row is shown twice)")] = "plan",
+    draws: Annotated[str, typer.Option(help="from a run: plan, or fresh (no row twice in balanced arms)")] = "plan",
     arms: Annotated[str | None, typer.Option(help="comma-separated names; default by the class counts")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="paired seeds")] = 5,
     steps: Annotated[int | None, typer.Option(min=1, help="optimiser steps of every arm")] = None,
@@ -487,7 +491,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     if command != "fit" and process_number() > 0:
         return 0  # the first process does the work, with its own workers
     try:
-        code = app(args=arguments, prog_name="synthaug", standalone_mode=False)
+        code = app(args=arguments or ["--help"], prog_name="synthaug", standalone_mode=False)
         if code == 130:  # typer's answer to a KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

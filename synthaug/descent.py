@@ -25,7 +25,9 @@ _START_ROWS, _START_VALUES = 4_096, 4_000_000
 
 
 class Feed:
-    """Training rows as uint8 on the device, and the parts of a global batch that fall to this process.
+    """Training rows as uint8, and the parts of a global batch that fall to this process.
+
+    The rows lie on the device, on the host where they are too many for it.
 
     A batch is a range of positions in the row order, so it does not depend on the number of processes.
 
@@ -50,9 +52,10 @@ class Feed:
     ) -> None:
         self.device = accelerator.device
         self._pixels, self._labels = torch.from_numpy(np.asarray(pixels)), torch.from_numpy(np.asarray(labels))
-        if self.device.type != "cpu":
-            self._pixels, self._labels = self._pixels.to(self.device), self._labels.to(self.device)
-        self._order, self._batch_size = order, batch_size
+        self._labels = self._labels.to(self.device)
+        if _has_room(self._pixels, self.device):
+            self._pixels = self._pixels.to(self.device)
+        self._order, self.batch_size = order, batch_size
         local = batch_size // accelerator.num_processes
         self.part_rows = local // accumulation
         first = local * accelerator.process_index
@@ -62,16 +65,22 @@ class Feed:
     def load_start(self) -> tuple[Tensor, Tensor]:
         """Return the images and labels that set the data-dependent start, the same on every process."""
         fitting = max(256, _START_VALUES // self._pixels[0].numel())
-        return self._load(0, max(self._batch_size, min(len(self._pixels), _START_ROWS, fitting)))
+        return self._load(0, max(self.batch_size, min(len(self._pixels), _START_ROWS, fitting)))
 
     def load_parts(self, step: int) -> list[tuple[Tensor, Tensor]]:
         """Return images (N, C, H, W) in [-1, 1] and labels (N,) of each part of this process in a step."""
-        return [self._load(step * self._batch_size + start, self.part_rows) for start in self.starts]
+        return [self._load(step * self.batch_size + start, self.part_rows) for start in self.starts]
 
     def _load(self, position: int, count: int) -> tuple[Tensor, Tensor]:
-        chosen = torch.from_numpy(self._order.positions(position, count)).to(self.device)
-        images = self._pixels[chosen].permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
-        return images, self._labels[chosen]
+        chosen = torch.from_numpy(self._order.positions(position, count))
+        pixels = self._pixels[chosen.to(self._pixels.device)].to(self.device)
+        images = pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0).contiguous()
+        return images, self._labels[chosen.to(self.device)]
+
+
+def _has_room(pixels: Tensor, device: torch.device) -> bool:
+    """Return whether the pixels take at most half of the device's free memory; else they stay on the host."""
+    return device.type != "cuda" or 2 * pixels.nbytes <= torch.cuda.mem_get_info(device)[0]
 
 
 class Descent:
@@ -129,8 +138,8 @@ class Descent:
 
     def _make_random(self, step: int, start: int, stream: int, progress: float, mean: Any) -> BatchRandom:
         return BatchRandom(
-            self._seed, step, start=start, count=self._feed.part_rows, progress=progress, stream=stream,
-            device=self._feed.device, mean=mean,
+            self._seed, step, start=start, count=self._feed.part_rows, progress=progress,
+            images_seen=step * self._feed.batch_size, stream=stream, device=self._feed.device, mean=mean,
         )  # fmt: skip
 
     def _precision(self) -> Any:

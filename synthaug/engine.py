@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
         environment: Variables that `accelerate launch` has set.
 
     Raises:
-        InputError: For DeepSpeed, FSDP, Megatron-LM, fp16, fp8, accumulation outside the recipe, and for
+        InputError: For DeepSpeed, FSDP, Megatron-LM, fp16, fp8, a compiler, accumulation outside the recipe, and for
             ``accelerate launch --cpu --num_processes N``, which starts a single process.
     """
     for variable, engine in _ENGINES.items():
@@ -47,6 +48,12 @@ def check_launcher(environment: Mapping[str, str] = os.environ) -> None:
         raise InputError(
             f"Accelerate was started with mixed_precision {precision!r}; penalties and flows "
             "overflow in it: start it with no or bf16, or set fit.mixed_precision to bf16"
+        )
+    backend = environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend != "no":
+        raise InputError(
+            f"Accelerate was started with dynamo_backend {backend}; a fit compiles nothing (the penalties need second "
+            "derivatives): start it with no"
         )
     steps = environment.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if steps != "1":
@@ -71,7 +78,6 @@ def make_accelerator() -> Accelerator:
     from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
     check_launcher()
-    # the loop casts by itself: Accelerate's precision cannot change within a process, and a script may fit twice
     accelerator = Accelerator(
         cpu=not torch.cuda.is_available(),
         kwargs_handlers=[
@@ -79,6 +85,14 @@ def make_accelerator() -> Accelerator:
             InitProcessGroupKwargs(timeout=_TIMEOUT),
         ],
     )
+    # the loop casts by itself, as the recipe says: Accelerate's precision cannot change within a process
+    accelerator.native_amp = False
+    if accelerator.mixed_precision != "no" and accelerator.is_main_process:
+        print(
+            f"note: Accelerate was started with mixed_precision {accelerator.mixed_precision}; what counts is "
+            "fit.mixed_precision",
+            file=sys.stderr,
+        )
     kind = accelerator.distributed_type.value
     if kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):  # chosen from Python, by a plugin
         raise InputError(f"Accelerate runs {kind}; a fit needs plain data-parallel processes")

@@ -28,7 +28,7 @@ from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.evaluation import evaluate
-from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe
+from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe, spell_path
 from synthaug.recommendation import recommend
 from synthaug.shards import write_file
 from synthaug.sources import open_dataset, open_splits, open_test, pick_split
@@ -76,6 +76,7 @@ def generate_dataset(
     on_bad_image: str = "error",
     group_by: Sequence[str] | None = None,
     num_processes: int = 1,
+    device: str = "cpu",
     fresh: bool = False,
 ) -> None:
     """Generate from a run folder into a dataset folder, counting the rows of `mix_with` or those of the fit.
@@ -89,11 +90,17 @@ def generate_dataset(
         limit_per_class: Of `mix_with`, only so many rows of each class, the same ones as in fit.
         on_bad_image: For corrupt rows of `mix_with`, "error" or "skip".
         group_by: The columns that the run was fitted by, if one wants to be sure; the run knows them.
-        num_processes: Worker processes.
+        num_processes: Worker processes; one on an accelerator.
+        device: Where the images are computed, as torch names it.
         fresh: Remove what an earlier run left in `output`.
+
+    Raises:
+        InputError: If there is no such device here, or the arguments do not fit each other.
     """
     folder = resolve_run(run)
-    generator, source = load_generator(folder), read_source(folder)
+    generator, source = load_generator(folder, device=device), read_source(folder)
+    if limit_per_class is not None and mix_with is None:
+        raise InputError("limit_per_class speaks of the rows of mix_with; give that too, or leave it out")
     if group_by is not None and set(group_by) != set(source.get("group_by") or ()):
         fitted = ",".join(source.get("group_by") or [source["label_column"]])
         raise InputError(
@@ -122,7 +129,11 @@ def generate_dataset(
         other_splits=others,
         split=split,
         on_bad_image=on_bad_image,
-        recipe={"run": str(run), "mix_with": mix_with, "generate": section.model_dump()},
+        recipe={
+            "run": spell_path(str(run)),
+            "mix_with": None if mix_with is None else spell_path(mix_with),
+            "generate": section.model_dump(),
+        },
         num_processes=num_processes,
         fresh=fresh,
     )

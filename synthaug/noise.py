@@ -120,6 +120,7 @@ class BatchRandom:
         start: First position of this process's rows in the global batch.
         count: How many rows this process holds.
         progress: Fraction of the training done, in [0, 1]; schedules read it.
+        images_seen: Images of all processes before this step; schedules in images read it.
         stream: Tells objectives of the same step apart.
         device: Where tensors are put.
         mean: Averages a tensor over all processes (identity by default).
@@ -133,11 +134,12 @@ class BatchRandom:
         start: int,
         count: int,
         progress: float = 0.0,
+        images_seen: int = 0,
         stream: int = 0,
         device: torch.device | str = "cpu",
         mean: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
-        self.seed, self.step, self.progress = seed, step, progress
+        self.seed, self.step, self.progress, self.images_seen = seed, step, progress, images_seen
         self._start, self._count, self._device, self._mean = start, count, device, mean
         self._call = stream << 32
 

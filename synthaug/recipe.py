@@ -22,6 +22,7 @@ __all__ = [
     "parse_duration",
     "parse_recipe",
     "read_recipe",
+    "spell_path",
 ]
 
 IN_MEMORY = "Dataset in memory"
@@ -66,6 +67,20 @@ def parse_count(text: str | int) -> int:
     return int(count)
 
 
+def spell_path(text: str) -> str:
+    """Return `a/b` as `./a/b` where it is there: written down so, it is no Hub id once the folder is gone or elsewhere.
+
+    Example:
+        >>> spell_path("user/name")
+        'user/name'
+    """
+    try:
+        there = not Path(text).is_absolute() and not text.startswith((".", "~")) and Path(text).exists()
+    except (OSError, ValueError):  # too long, a NUL byte
+        return text
+    return f"./{text}" if there and "/" in text else text
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
 
@@ -81,6 +96,11 @@ class DatasetSection(_Section):
     limit_per_class: int | None = Field(default=None, ge=1)
     on_bad_image: Literal["error", "skip"] = "error"
     validation: str | int | float = "auto"
+
+    @field_validator("path")
+    @classmethod
+    def _told_from_a_hub_id(cls, value: str) -> str:
+        return spell_path(value)
 
     @field_validator("group_by", mode="before")
     @classmethod
@@ -207,7 +227,7 @@ class Recipe(_Section):
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loader that refuses duplicate keys and anchors."""
+    """Safe loader that refuses duplicate keys and anchors, and reads 2e-3 as a number."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -220,6 +240,12 @@ class _Loader(yaml.SafeLoader):
         if repeated:
             raise yaml.YAMLError(f"the key {sorted(repeated)[0]!r} stands twice")
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 asks for a point and a sign, and would make a word of it
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def read_recipe(path: str | Path) -> dict[str, Any]:

@@ -93,8 +93,23 @@ def train(
 
     Raises:
         StoppedError: After a signal, with the state saved.
-        FailedError: If a loss is not finite.
+        FailedError: If a loss is not finite, memory runs out, or another process ends.
     """
+    told = f"batches of {schedule.batch_size} images on {accelerator.num_processes} processes"
+    with explain_failures(accelerator, folder, told):
+        return _train(generator, pixels, labels, budget, schedule, accelerator, folder, journal)
+
+
+def _train(
+    generator: ConditionalGenerator,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    budget: Budget,
+    schedule: Schedule,
+    accelerator: Accelerator,
+    folder: Path,
+    journal: Journal | None,
+) -> tuple[ConditionalGenerator, dict[str, Any]]:
     order = RowOrder(np.asarray(labels), seed=schedule.seed, power=schedule.class_power)
     feed = Feed(
         pixels, labels, order=order, batch_size=schedule.batch_size, accumulation=schedule.accumulation,
@@ -114,9 +129,8 @@ def train(
     watched = accelerator.device.type == "cpu" or accelerator.num_processes > 1  # elsewhere a look waits for the device
     monitor = Monitor(folder, budget, journal, diagnose=generator.diagnose, main=accelerator.is_main_process)
     shown = monitor.open(f"fit {generator.family}", now.images_seen)
-    told = f"batches of {schedule.batch_size} images on {accelerator.num_processes} processes"
     losses: dict[str, Tensor] = {}
-    with StopSignals() as stop, shown, explain_failures(accelerator, folder, told):
+    with StopSignals() as stop, shown:
         while True:
             due = keeper.is_due(now)
             bad = _find_bad(losses) if watched or due else 0

@@ -43,6 +43,7 @@ def rng_for(step=0, count=24, stream=0, progress=0.5):
 
 def check_sample_shape_and_range(family, image_size, channels):
     generator = make(family, image_size=image_size, channels=channels)
+    assert generator.sample(torch.tensor([], dtype=torch.int64)).shape == (0, channels, image_size, image_size)
     images = generator.sample(torch.tensor([0, 1, 2, 1]))
     assert images.shape == (4, channels, image_size, image_size)
     assert images.dtype == torch.float32

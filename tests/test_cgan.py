@@ -129,7 +129,7 @@ def test_penalties_are_scheduled_and_scaled_by_their_interval():
 @pytest.mark.parametrize("augment", [0.0, 0.2])
 def test_objectives_reach_their_own_parameters_and_no_others(augment):
     images, labels = toy()
-    generator = make(translation=augment, affine=augment, cutout=augment, augment_steps=0)
+    generator = make(translation=augment, affine=augment, cutout=augment, augment_images=0)
     with torch.no_grad():  # the zeros of the start would hide the gradients of what lies behind them
         for parameter in generator.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))
@@ -148,10 +148,20 @@ def test_objectives_reach_their_own_parameters_and_no_others(augment):
                 assert parameter.grad is None, name
 
 
-def test_augmentation_rises_with_the_steps():
-    generator = make(translation=0.2, cutout=0.4, augment_steps=10)
-    strengths = [generator._augmentation_at(step).cutout for step in (0, 5, 10, 99)]
+def test_augmentation_rises_with_the_images():
+    generator = make(translation=0.2, cutout=0.4, augment_images=10)
+    strengths = [generator._augmentation_at(images).cutout for images in (0, 5, 10, 99)]
     assert strengths == pytest.approx([0.0, 0.2, 0.4, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("label_ramp", 2), ("gamma", -1), ("cutout", 2), ("affine", 5), ("learning_rate", 0), ("learning_rate", "2e-3"),
+     ("depth", 0), ("augment_images", -1), ("label_weight", float("nan"))],
+)  # fmt: skip
+def test_numbers_out_of_range_are_refused(argument, value):
+    with pytest.raises(InputError, match=f"^{argument} is {value!r}; give a number"):
+        make(**{argument: value})
 
 
 def test_score_changes_with_the_label_only_by_its_projection():

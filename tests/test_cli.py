@@ -365,6 +365,27 @@ def test_folders_that_are_nothing_to_push(refuse, tmp_path, monkeypatch, run_fol
     refuse("is no folder", "push", tmp_path / "none", "me/name")
 
 
+def test_alone_it_prints_its_help(capsys):
+    assert cli._run([], debug=False) == 0
+    printed = capsys.readouterr()
+    assert "Usage: synthaug" in printed.out and "quickstart" in printed.out and not printed.err
+
+
+def test_generate_counts_the_rows_that_a_limited_fit_took(capsys, tmp_path, run_folder, good, refuse):
+    words = ["generate", run_folder, "--balance", "7", "--filter", "none", "--limit-per-class", "5"]
+    refuse("limit_per_class speaks of the rows of mix_with", *words, "--output", "{out}")
+    words += ["--mix-with", good, "--output", tmp_path / "mixed"]
+    assert cli._run([str(word) for word in words], debug=False) == 0
+    record = json.loads((tmp_path / "mixed" / "synthaug.json").read_text())
+    assert record["plan"]["real"] == {"cat": 5, "dog": 5} and record["plan"]["missing"] == {"cat": 2, "dog": 2}
+
+
+def test_a_device_that_is_not_there_is_refused(refuse, run_folder):
+    words = ["generate", run_folder, "--per-class", "1", "--output", "{out}", "--device"]
+    for device in ("cuda:7", "toaster"):
+        refuse(f"device '{device}' cannot be used here.*give 'cpu'", *words, device)
+
+
 def test_a_push_without_a_token_is_refused_before_anything_is_made(refuse, tmp_path, monkeypatch, run_folder):
     words = ["generate", run_folder, "--per-class", "2", "--filter", "none", "--output", "{out}", "--push-to"]
     refuse("HF_HUB_OFFLINE is set", *words, "me/name")

@@ -63,6 +63,18 @@ def test_optimal_sigma_loss_is_the_gaussian_likelihood_at_its_best_sigma():
     torch.testing.assert_close(-density.mean() / images[0].numel(), expected)
 
 
+@pytest.mark.parametrize("sigma", [1e-3, 0.01, 0.1, 1.0])
+def test_the_gaussians_density_is_its_mass_in_a_bin(sigma):
+    values = torch.arange(256, dtype=torch.float64) * BIN_WIDTH - 1
+    painted, log_sigma = torch.full((256, 1, 1, 1), 0.3, dtype=torch.float64), torch.tensor(sigma).double().log()
+    densities = OptimalGaussian().log_density(values.view(-1, 1, 1, 1), painted, log_sigma)
+    normal = Normal(torch.tensor(0.3, dtype=torch.float64), log_sigma.exp())
+    edges = torch.cat([values - BIN_WIDTH / 2, values[-1:] + BIN_WIDTH / 2])
+    masses = normal.cdf(edges).diff()
+    torch.testing.assert_close(densities.exp() * BIN_WIDTH, masses, rtol=1e-6, atol=1e-12)
+    assert densities.isfinite().all() and float((densities.exp() * BIN_WIDTH).max()) <= 1
+
+
 def test_masses_of_the_discretised_logistic_add_up_to_one_and_integrate_the_density():
     values = torch.arange(256, dtype=torch.float64).view(-1, 1, 1, 1) * BIN_WIDTH - 1
     for raw_mean, raw_scale in ((0.3, 1.0), (-2.0, -4.0), (0.0, 6.0)):
@@ -107,7 +119,11 @@ def test_every_option_lowers_its_loss_and_moves_all_of_its_own_parameters(argume
         else:
             assert sum(history[-8:]) < sum(history[:8])
     generator.memorize([(images, labels)])
-    assert generator.elbo(images, labels).isfinite().all()
+    if arguments.get("beta") == 0.0:
+        with pytest.raises(InputError, match="knows no likelihood"):
+            generator.elbo(images, labels)
+    else:
+        assert generator.elbo(images, labels).isfinite().all()
     assert generator.sample(torch.tensor([0, 1, 2])).isfinite().all()
 
 
@@ -142,6 +158,40 @@ def test_a_deterministic_autoencoder_draws_no_posterior_noise():
     assert torch.equal(first, generator.loss(generator.network, images, labels, rng_for(1))["loss"])
     generator.memorize([(images, labels)])
     assert (generator.latents["sigma"] == 0).all()
+
+
+def test_the_prior_of_a_deterministic_autoencoder_lies_where_its_latents_are():
+    generator, (images, labels) = toy_cvae(beta=0.0, sampling="prior"), toy_batch(count=48)
+    optimizer = torch.optim.Adam(generator.network.parameters(), lr=1e-2)
+    for step in range(150):
+        optimizer.zero_grad()
+        generator.loss(generator.network, images, labels, rng_for(step, count=48))["loss"].backward()
+        optimizer.step()
+    context = generator.network.embed(labels)
+    prior_mu, prior_logvar, mu, _ = generator.network.top_moments(context, generator.network.encode(images, context))
+    distance = (mu - prior_mu) / (0.5 * prior_logvar).exp()
+    distance = distance.detach()
+    assert 0.5 < float(distance.square().mean().sqrt()) < 2 and float(distance.mean().abs()) < 0.5
+    assert (generator.latent_kl(images, labels) >= 0).all()
+    centres = torch.stack([images[labels == k].mean(0) for k in range(3)])
+    wanted = torch.arange(3).repeat(20)
+    drawn = generator.sample(wanted, rng=torch.Generator().manual_seed(0))
+    nearest = (drawn[:, None] - centres).flatten(2).square().sum(2).argmin(1)
+    assert (nearest == wanted).float().mean() > 0.9
+
+
+def test_free_bits_of_parts_are_those_of_the_whole_batch():
+    generator = toy_cvae(free_bits=0.1)
+    divergence = torch.tensor([[0.06, 0.3], [0.06, 0.0], [0.16, 0.0], [0.16, 0.0]], requires_grad=True)
+    whole = generator._cost(divergence, Still(4))
+    (expected,) = torch.autograd.grad(whole, divergence)
+    rng = Still(2)
+    rng.mean = lambda value: divergence.detach().mean(0)  # what all processes agree on
+    parts = sum(generator._cost(part, rng) / 2 for part in divergence.chunk(2))
+    (gradient,) = torch.autograd.grad(parts, divergence)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(gradient, expected)
+    assert (expected[:, 0] > 0).all() and (expected[:, 1] == 0).all()  # 0.11 and 0.075 nats on average
 
 
 def test_latents_encode_decode_and_their_divergences():

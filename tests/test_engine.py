@@ -1,10 +1,18 @@
 """What a launcher may ask for, what processes agree on, and what a failure says."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
+import synthaug
 from synthaug.engine import check_launcher, explain_failures, hold_vote
 from synthaug.errors import FailedError, InputError, RankError
+
+ROOT = Path(synthaug.__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -15,6 +23,7 @@ from synthaug.errors import FailedError, InputError, RankError
         ({"ACCELERATE_USE_FSDP": "true"}, "FSDP.*data-parallel"),
         ({"ACCELERATE_USE_DEEPSPEED": "true"}, "DeepSpeed.*data-parallel"),
         ({"ACCELERATE_USE_MEGATRON_LM": "true"}, "Megatron"),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "dynamo_backend inductor.*start it with no"),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, r"fit\.accumulation to 4"),
         ({"ACCELERATE_USE_CPU": "True", "MASTER_ADDR": "127.0.0.1"}, "one process.*--num-processes N"),
     ],
@@ -73,3 +82,17 @@ def test_other_errors_pass_as_they_are(tmp_path):
     for error in (RuntimeError("shape mismatch"), FailedError("diverged"), InputError("bad")):
         with pytest.raises(type(error), match=str(error)), explain_failures(Several(), tmp_path, "x"):
             raise error
+
+
+def test_the_recipe_decides_on_the_precision_and_not_the_launcher():
+    code = """
+import torch
+from synthaug.engine import make_accelerator
+model = torch.nn.Linear(4, 4)
+prepared, rows = make_accelerator().prepare(model), torch.randn(4, 4)
+assert torch.equal(prepared(rows), torch.nn.functional.linear(rows, model.weight, model.bias))
+"""
+    environment = {**os.environ, "ACCELERATE_MIXED_PRECISION": "bf16", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "started with mixed_precision bf16; what counts is fit.mixed_precision" in done.stderr

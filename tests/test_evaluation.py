@@ -148,6 +148,10 @@ def test_good_rows_raise_no_alarm(digits, referee):
     assert coverage["value"] > 0.85 and coverage["expected"] == pytest.approx(0.969, abs=0.002)
     low, high = facts["kernel_distance"]["random"]["interval"]
     assert low < 0.02 and high > -0.02
+    few = write_remarks({**facts, "acceptance": None, "settings": {"rows": {"synthetic": 5_000, "cas_real": 488}}})[0]
+    assert "on the 5,000 synthetic rows" in few and "trained on the 488 real rows there are (at most as many" in few
+    even = write_remarks({**facts, "acceptance": None, "settings": {"rows": {"synthetic": 400, "cas_real": 400}}})[0]
+    assert "trained on as many real rows," in even
     assert "No sign of copies" in " ".join(write_remarks({**facts, "acceptance": None}))
 
 

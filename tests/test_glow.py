@@ -438,6 +438,12 @@ def test_presets_clean_samples_of_many_grey_images_less():
     [
         {"steps": (0, 0, 0, 0)},
         {"checkerboard": -1},
+        {"steps": [-1]},
+        {"principal": 0},
+        {"log_scale": 0},
+        {"noise_level": -1},
+        {"augmentation": 3},
+        {"learning_rate": -1},
         {"dropout": 1.0},
         {"dequantization": "varational"},
         {"temperature": -0.1},
@@ -449,3 +455,14 @@ def test_arguments_out_of_range_are_input_errors(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=name):
         Glow(class_names=["a"], image_size=8, channels=1, **wrong)
+
+
+def test_levels_down_to_a_single_grey_pixel():
+    glow = Glow(
+        class_names=["a", "b"], image_size=8, channels=1, steps=[0, 0, 0], width=8, dense_steps=1, dense_width=8
+    )
+    images = 0.5 * torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    labels = torch.arange(64) % 2
+    glow.eval().initialize(images, labels)
+    assert glow.log_prob(images, labels).isfinite().all()
+    assert torch.allclose(glow.decode(glow.encode(images, labels), labels), images, atol=1e-3)

@@ -1,8 +1,17 @@
 import pytest
 import yaml
 
+from synthaug.cards import drop_local_paths
 from synthaug.errors import InputError
-from synthaug.recipe import apply_settings, dump_recipe, parse_count, parse_duration, parse_recipe, read_recipe
+from synthaug.recipe import (
+    apply_settings,
+    dump_recipe,
+    parse_count,
+    parse_duration,
+    parse_recipe,
+    read_recipe,
+    spell_path,
+)
 
 SMALLEST = {"dataset": {"path": "digits"}, "generator": {"family": "cvae"}}
 
@@ -33,6 +42,29 @@ def test_bad_durations(text):
 def test_bad_counts(text):
     with pytest.raises(InputError, match="positive whole number"):
         parse_count(text)
+
+
+def test_a_local_path_is_told_from_a_hub_id(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clinic").mkdir()
+    (tmp_path / "clinic" / "scans").mkdir()
+    assert spell_path("clinic/scans") == "./clinic/scans" == spell_path("./clinic/scans")
+    assert spell_path("clinic/others") == "clinic/others" and spell_path(str(tmp_path)) == str(tmp_path)
+    recipe = parse_recipe({"dataset": {"path": "clinic/scans"}, "generator": {"family": "cvae"}})
+    assert recipe.dataset.path == "./clinic/scans"
+    monkeypatch.chdir("/")
+    assert drop_local_paths(recipe.model_dump())["dataset"].get("path") is None
+
+
+def test_numbers_may_be_written_as_in_python(tmp_path):
+    (tmp_path / "r.yaml").write_text("generator: {family: cvae, learning_rate: 2e-3}\nfit: {images: 2E5}\n")
+    values = read_recipe(tmp_path / "r.yaml")
+    assert values["generator"]["learning_rate"] == 0.002 and values["fit"]["images"] == 200_000.0
+    assert parse_recipe({**values, "dataset": {"path": "digits"}}).fit.images == 200_000
+    assert apply_settings({}, ["generator.beta=1e-1", "generator.family=e5"])["generator"] == {
+        "beta": 0.1,
+        "family": "e5",
+    }
 
 
 def test_settings_reach_any_key_and_are_read_as_yaml():

@@ -203,8 +203,9 @@ def test_two_processes_equal_one_up_to_summation_order(family, tmp_path):
         _, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
     a, b = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name in a:
-        torch.testing.assert_close(a[name].double(), b[name].double(), atol=2e-3, rtol=2e-2, msg=name)
+    apart = torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a])
+    # Adam takes a whole step by the sign of a gradient that rounding alone keeps from zero: a weight in a thousand may
+    assert (apart > 1e-3).double().mean() < 1e-3 and apart.median() < 1e-5 and apart.max() < 0.02
 
 
 @pytest.mark.parametrize(

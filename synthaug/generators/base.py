@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,9 +16,30 @@ from torch import Tensor, nn
 from synthaug.errors import InputError
 from synthaug.noise import BatchRandom
 
-__all__ = ["ConditionalGenerator", "Objective", "Preset"]
+__all__ = ["ConditionalGenerator", "Objective", "Preset", "check_range"]
 
 Loss = Callable[[nn.Module, Tensor, Tensor, BatchRandom], dict[str, Tensor]]
+
+
+def check_range(name: str, value: object, least: float, most: float = math.inf, *, above: bool = False) -> None:
+    """See that an argument of a constructor is a number within its range.
+
+    Args:
+        name: Its name, for the message.
+        value: What was given.
+        least: The smallest value allowed.
+        most: The largest one.
+        above: `least` itself is not allowed.
+
+    Raises:
+        InputError: If it is no finite number, or outside.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and (least < value if above else least <= value) and value <= most and value < math.inf:  # type: ignore[operator]
+        return
+    lower = f"above {least:g}" if above else f"at least {least:g}"
+    upper = "" if most == math.inf else f" and at most {most:g}"
+    raise InputError(f"{name} is {value!r}; give a number {lower}{upper}")
 
 
 @dataclass(frozen=True)
@@ -199,6 +221,8 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
             raise InputError(f"labels must lie in 0..{self.num_classes - 1}; got {labels.min()}..{labels.max()}")
         if temperature < 0:
             raise InputError(f"temperature is {temperature}; it must not be negative")
+        if not labels.numel():
+            return torch.empty(0, self.channels, self.image_size, self.image_size, device=device)
         if noise is None:
             noise = torch.randn((len(labels), *self.noise_shape), generator=rng)
         was_training = self.training

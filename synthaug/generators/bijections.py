@@ -158,6 +158,9 @@ def mix_channels(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
     """Return ``weight @ x + bias`` in every pixel of x (N, C, H, W)."""
     if x.shape[2:] == (1, 1):  # a matrix product is twice as fast as a convolution of single pixels
         return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
+    if x.is_cuda:  # cuDNN would round the factors to TF32, and densities and inverses would not be exact
+        mixed = torch.matmul(weight, x.flatten(2)).view(len(x), -1, *x.shape[2:])
+        return mixed if bias is None else mixed + bias[:, None, None]
     return F.conv2d(x, weight[:, :, None, None], bias)
 
 

@@ -29,7 +29,7 @@ from synthaug.generators.adversary import (
     stack_levels,
 )
 from synthaug.generators.augmentation import Augmentation
-from synthaug.generators.base import ConditionalGenerator, Objective, Preset
+from synthaug.generators.base import ConditionalGenerator, Objective, Preset, check_range
 from synthaug.noise import BatchRandom
 
 __all__ = ["CGAN", "GeneratorNetwork"]
@@ -124,12 +124,12 @@ class CGAN(ConditionalGenerator):
         affine: Strength of their rotation and scaling.
         translation: Largest shift as a fraction of the side.
         cutout: Side of the greyed-out square as a fraction of the side.
-        augment_steps: Steps over which the augmentation rises to these strengths. A discriminator overfits
+        augment_images: Images seen over which the augmentation rises to these strengths. A discriminator overfits
             only after many passes, and augmentation from the start costs variety in short runs.
         learning_rate: Peak learning rate of both objectives.
 
     Raises:
-        InputError: If `width` is no positive multiple of 16, or a count is below 1.
+        InputError: If `width` is no positive multiple of 16, or a number is out of range.
 
     Example:
         >>> generator = CGAN(class_names=["a", "b"], image_size=8, channels=1, width=16)
@@ -163,23 +163,31 @@ class CGAN(ConditionalGenerator):
         affine: float = 0.0,
         translation: float = 0.0,
         cutout: float = 0.0,
-        augment_steps: int = 20_000,
+        augment_images: int = 640_000,
         learning_rate: float = 2e-3,
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
-        if width < 1 or width % GROUP:
+        check_range("width", width, 1)
+        if width % GROUP:
             raise InputError(f"width is {width}; allowed are positive multiples of {GROUP}: try 32 or 64")
         counts = {"depth": depth, "patch": patch, "noise_size": noise_size, "penalty_every": penalty_every}
-        for name, value in counts.items():
-            if value < 1:
-                raise InputError(f"{name} is {value}; it must be at least 1")
+        strengths = {"color": color, "affine": affine, "translation": translation, "cutout": cutout}
+        weights = {"gamma": gamma, "gamma_final": gamma_final, "label_weight": label_weight}
+        for name, count in counts.items():
+            check_range(name, count, 1)
+        for name, strength in strengths.items():
+            check_range(name, strength, 0, 1)
+        for name, weight in {**weights, "augment_images": augment_images}.items():
+            check_range(name, weight, 0)
+        check_range("label_ramp", label_ramp, 0, 1)
+        check_range("learning_rate", learning_rate, 0, above=True)
         size = (len(class_names), image_size)
         self.network = GeneratorNetwork(
             *size, channels=channels, width=width, depth=depth, patch=patch, noise_size=noise_size
         )
         self.discriminator = Discriminator(*size, channels=channels, width=width, depth=depth, patch=patch)
         self.augmentation = Augmentation(color=color, affine=affine, translation=translation, cutout=cutout)
-        self.augment_steps = augment_steps
+        self.augment_images = augment_images
         self.noise_size, self.learning_rate = noise_size, learning_rate
         self.gamma, self.gamma_final = gamma, gamma_final
         self.penalty_every, self.label_weight, self.label_ramp = penalty_every, label_weight, label_ramp
@@ -223,8 +231,8 @@ class CGAN(ConditionalGenerator):
         strength = self._label_strength_at(rng.progress)
         with torch.no_grad():
             fakes = self.network(rng.normal(*self.noise_shape), labels, strength)
-            augment = self._augmentation_at(rng.step)
-            both = torch.cat([augment(images, rng), augment(fakes, rng)])
+            augment = self._augmentation_at(rng.images_seen)
+            both = torch.cat([augment(images, rng), augment(fakes.float(), rng)])  # in bf16 only fakes would be rounded
         penalized = rng.step % self.penalty_every == 0
         scores, terms = module(both.requires_grad_(penalized), labels.repeat(2), strength)
         d_real, d_fake = scores.chunk(2)
@@ -246,10 +254,10 @@ class CGAN(ConditionalGenerator):
         """Return the loss that ranks fake above real, ``E softplus(D(x, y) - D(x~, y))``."""
         strength = self._label_strength_at(rng.progress)
         fakes = module(rng.normal(*self.noise_shape), labels, strength)
-        augment = self._augmentation_at(rng.step)
+        augment = self._augmentation_at(rng.images_seen)
         with torch.no_grad():
             d_real, _ = self.discriminator(augment(images, rng), labels, strength)
-        d_fake, terms = self.discriminator(augment(fakes, rng), labels, strength)
+        d_fake, terms = self.discriminator(augment(fakes.float(), rng), labels, strength)
         return {
             "loss": relativistic_loss(d_fake, d_real),
             "label_accuracy": (terms.detach().argmax(1) == labels).float().mean(),
@@ -275,9 +283,9 @@ class CGAN(ConditionalGenerator):
             found.append("most samples are not taken for their class: raise generator.label_weight, or fit longer")
         return found
 
-    def _augmentation_at(self, step: int) -> Augmentation:
-        """Return the augmentation of this step, on a linear ramp."""
-        return self.augmentation.scaled(min(1.0, step / max(1, self.augment_steps)))
+    def _augmentation_at(self, images_seen: int) -> Augmentation:
+        """Return the augmentation after so many images, on a linear ramp."""
+        return self.augmentation.scaled(min(1.0, images_seen / max(1, self.augment_images)))
 
     def _label_strength_at(self, progress: float) -> float:
         """Return the weight of the label after this fraction of the training."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from synthaug.errors import InputError
 from synthaug.generators.adversary import Discriminator, gradient_penalty, relativistic_loss
 from synthaug.generators.augmentation import DRAWS, Augmentation
-from synthaug.generators.base import ConditionalGenerator, Objective, Preset
+from synthaug.generators.base import ConditionalGenerator, Objective, Preset, check_range
 from synthaug.generators.ladder import LadderNetwork
 from synthaug.generators.layers import Canvas
 from synthaug.generators.likelihoods import DiscretizedLogistic, Likelihood, OptimalGaussian
@@ -27,7 +27,7 @@ _KIN = "kin"
 """A way of sampling more, where classes are joint groups."""
 _GAMMA, _PENALTY_EVERY = 1.0, 8
 _LATENT_DECAY = 1e-3
-"""Weight of the squared latents of a deterministic autoencoder, which nothing else keeps near zero."""
+"""Weight of `latent_penalty` in a deterministic autoencoder, whose latents nothing else keeps near zero."""
 
 
 class _Row(NamedTuple):
@@ -64,9 +64,9 @@ class CVAE(ConditionalGenerator):
         likelihood: "gaussian" with its variance at the optimum, or "logistic", discretised, whose scale the
             decoder paints: the better compression, for bits per dimension.
         beta: Weight of the KL term after its warm-up; above 1 disentangles, 0 gives a deterministic
-            autoencoder.
+            autoencoder, without `spatial_latents` and without a likelihood.
         free_bits: Nats that each latent channel may hold without cost.
-        warmup: Fraction of the training over which the KL term reaches its weight.
+        warmup: Fraction of the training over which the KL term rises from a fifth of its weight to all of it.
         adversarial: Weight of a discriminator's opinion of the reconstructions (VAE-GAN); 0 for none.
         color: Strength of a tint of the training images, see `Augmentation`.
         affine: Strength of their rotation and scaling.
@@ -136,14 +136,20 @@ class CVAE(ConditionalGenerator):
         _check_word("likelihood", likelihood, LIKELIHOODS)
         counts = {"width": (width, 1), "latent_dim": (latent_dim, 1), "depth": (depth, 0), "tries": (tries, 1)}
         weights = {"beta": (beta, 0), "free_bits": (free_bits, 0), "adversarial": (adversarial, 0)}
+        weights |= {"warmup": (warmup, 0), "weight_decay": (weight_decay, 0)}
         for name, (value, least) in {**counts, "spatial_latents": (spatial_latents, 0), **weights}.items():
-            if value < least:
-                raise InputError(f"{name} is {value}; it must be at least {least}")
-        if not 0 < spread <= 1:
-            raise InputError(f"spread is {spread}; it must lie in (0, 1], where 0.5 counts both neighbours alike")
+            check_range(name, value, least)
+        for name, value in {"color": color, "affine": affine, "translation": translation}.items():
+            check_range(name, value, 0, 1)
+        check_range("learning_rate", learning_rate, 0, above=True)
+        check_range("spread", spread, 0, 1, above=True)
+        check_range("expansion", expansion, 0, above=True)
+        if not beta and spatial_latents:
+            raise InputError(
+                f"beta is 0 and spatial_latents {spatial_latents}: without a KL term all would lie in latents that "
+                "nothing can draw; set spatial_latents to 0 or beta above 0"
+            )
         self.beta, self.free_bits, self.warmup, self.adversarial = beta, free_bits, warmup, adversarial
-        if expansion <= 0:
-            raise InputError(f"expansion is {expansion}; it must be positive, where 1 keeps the spread of a class")
         self.sampling, self.spread, self.tries, self.expansion = sampling, spread, tries, expansion
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.likelihood: Likelihood = LIKELIHOODS[likelihood]()
@@ -159,6 +165,7 @@ class CVAE(ConditionalGenerator):
             depth=depth,
             condition_size=DRAWS if any((color, affine, translation)) else 0,
             attributes=attributes,
+            deterministic=not beta,
         )
         self.critic: Discriminator | None = None
         if adversarial:
@@ -203,11 +210,13 @@ class CVAE(ConditionalGenerator):
         self.log_sigma.copy_(0.5 * overall.log())
         reconstruction = self.likelihood.loss(images, painted, self.log_sigma, overall)
         divergence = torch.cat(divergences, dim=1)
-        weight = min(1.0, 0.2 + rng.progress / max(self.warmup, 1e-9)) * self.beta
-        loss = reconstruction + weight * self._cost(divergence, rng) / pixels
-        logs = {"sigma": overall.sqrt(), "kl": divergence.sum(1).mean()}
-        if not self.beta:
-            loss = loss + _LATENT_DECAY * divergence.mean() / pixels
+        total = divergence.sum(1).mean()
+        logs = {"sigma": overall.sqrt(), "kl" if self.beta else "penalty": total}
+        if self.beta:
+            weight = min(1.0, 0.2 + 0.8 * rng.progress / max(self.warmup, 1e-9)) * self.beta
+            loss = reconstruction + weight * self._cost(divergence, rng) / pixels
+        else:
+            loss = reconstruction + _LATENT_DECAY * total / pixels
         if self.critic is not None:
             with torch.no_grad():
                 real, _ = self.critic(images, labels)
@@ -220,7 +229,7 @@ class CVAE(ConditionalGenerator):
         each = divergence.mean(0)
         if not self.free_bits:
             return each.sum()
-        return torch.where(rng.mean(each) > self.free_bits, each, each.detach()).clamp_min(self.free_bits).sum()
+        return torch.where(rng.mean(each) > self.free_bits, each, self.free_bits).sum()
 
     def critic_loss(self, module: nn.Module, images: Tensor, labels: Tensor, rng: BatchRandom) -> dict[str, Tensor]:
         """Return the loss that ranks images above their reconstructions, with penalties on every 8th step."""
@@ -264,7 +273,13 @@ class CVAE(ConditionalGenerator):
             images: (N, C, H, W) float in [-1, 1].
             labels: (N,) int64.
             rng: Source of the posterior noise; torch's global one when None.
+
+        Raises:
+            InputError: If this is a deterministic autoencoder.
         """
+        if not self.beta:
+            raise InputError("with beta 0 a cvae is a deterministic autoencoder and knows no likelihood; fit one with "
+                             "beta 1, or a glow")  # fmt: skip
         noise = torch.randn((len(images), self._noise_size), generator=rng).to(images.device)
         painted, divergences = self.network(images, labels, self._split(noise))
         divergence = torch.cat(divergences, dim=1).sum(1)
@@ -288,8 +303,16 @@ class CVAE(ConditionalGenerator):
 
     @torch.no_grad()
     def latent_kl(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the KL term (N, latent_dim) of each top latent in nats: what it says about each image."""
-        return torch.as_tensor(self.network(images, labels, None)[1][0])
+        """Return what each top latent says about each image, (N, latent_dim) in nats.
+
+        This is the KL term; of a deterministic autoencoder, half the squared distance from the prior's mean in its
+        standard deviations.
+        """
+        if self.beta:
+            return torch.as_tensor(self.network(images, labels, None)[1][0])
+        context = self.network.embed(labels)
+        prior_mu, prior_logvar, mu, _ = self.network.top_moments(context, self.network.encode(images, context))
+        return torch.as_tensor(0.5 * (mu - prior_mu) ** 2 / prior_logvar.exp())
 
     # -------------------------------------------------------------------------------------------------- sampling
 

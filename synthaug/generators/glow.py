@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from synthaug.classical import Policy, augment
 from synthaug.errors import InputError
-from synthaug.generators.base import ConditionalGenerator, Objective, Preset
+from synthaug.generators.base import ConditionalGenerator, Objective, Preset, check_range
 from synthaug.generators.checkerboard import VariationalDequantiser
 from synthaug.generators.couplings import ConvNetwork
 from synthaug.generators.multiscale import MultiScaleFlow
@@ -153,6 +153,16 @@ class Glow(ConditionalGenerator):
     ) -> None:
         super().__init__(class_names=class_names, image_size=image_size, channels=channels)
         _check(image_size, steps, checkerboard, dropout, dequantization)
+        sizes = {"width": width, "dense_width": dense_width, "principal": principal, "embedding": embedding}
+        amounts = {"dense_steps": dense_steps, "denoise_steps": denoise_steps, "noise_level": noise_level}
+        amounts |= {"fine_temperature": fine_temperature, "class_weight": class_weight, "weight_decay": weight_decay}
+        for name, value in sizes.items():
+            check_range(name, value, 1)
+        for name, amount in amounts.items():
+            check_range(name, amount, 0)
+        check_range("augmentation", augmentation, 0, 1)
+        check_range("log_scale", log_scale, 0, above=True)
+        check_range("learning_rate", learning_rate, 0, above=True)
         self.augmentation, self.noise_level, self.class_weight = augmentation, noise_level, class_weight
         self.denoise_steps, self.fine_temperature = denoise_steps, fine_temperature
         self.temperature = _check_temperature(temperature)
@@ -387,8 +397,10 @@ def _check_temperature(temperature: float | None) -> float | None:
 def _check(image_size: int, steps: Sequence[int], checkerboard: int, dropout: float, dequantization: str) -> None:
     """Raise InputError for arguments out of range."""
     most = int(math.log2(image_size))
-    if len(steps) > most:
-        raise InputError(f"steps is {list(steps)}; give at most {most} levels for images of {image_size} pixels")
+    if len(steps) > most or any(number < 0 for number in steps):
+        raise InputError(
+            f"steps is {list(steps)}; give at most {most} levels of 0 steps or more for images of {image_size} pixels"
+        )
     if checkerboard < 0:
         raise InputError(f"checkerboard is {checkerboard}; give a number of couplings of at least 0, such as 3")
     if not 0 <= dropout < 1:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from synthaug.generators.layers import Canvas, ClassEmbedding, ResidualBlock
 
-__all__ = ["LadderNetwork", "gaussian_kl"]
+__all__ = ["LadderNetwork", "gaussian_kl", "latent_penalty"]
 
 
 def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
@@ -24,6 +24,20 @@ def gaussian_kl(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tens
         Kingma, Welling: Auto-encoding variational Bayes (2014), appendix B, with a general prior.
     """
     return 0.5 * (prior_logvar - logvar + (logvar.exp() + (mu - prior_mu) ** 2) / prior_logvar.exp() - 1)
+
+
+def latent_penalty(mu: Tensor, logvar: Tensor, prior_mu: Tensor, prior_logvar: Tensor) -> Tensor:
+    r"""Return what stands for the KL term where latents are points, elementwise, in nats; `logvar` is unused.
+
+    .. math:: \tfrac12 \mu^2 - \log p(\mathrm{sg}(\mu))
+
+    The first term keeps the latents near zero. The second fits the prior to where they are, and does not move them.
+
+    References:
+        Ghosh et al.: From variational to deterministic autoencoders (2020), eq. 10 and section 4 (a density
+        fitted to the latents afterwards; here a Gaussian, on the way).
+    """
+    return 0.5 * (mu**2 + prior_logvar + (mu.detach() - prior_mu) ** 2 / prior_logvar.exp())
 
 
 class LatentGroup(nn.Module):
@@ -69,6 +83,8 @@ class LadderNetwork(nn.Module):
         depth: Residual blocks per level, in the encoder and in the decoder.
         condition_size: Length of a further condition besides the label; 0 for none.
         attributes: (K, A) attributes of each class, see `ClassEmbedding`.
+        deterministic: The top latents are points, which do not know of the prior: their cost is `latent_penalty`
+            instead of `gaussian_kl`. Without spatial groups only.
 
     References:
         Sonderby et al.: Ladder variational autoencoders (2016), eq. 8 (top-down inference).
@@ -88,8 +104,10 @@ class LadderNetwork(nn.Module):
         depth: int,
         condition_size: int = 0,
         attributes: Sequence[Sequence[int]] | None = None,
+        deterministic: bool = False,
     ) -> None:
         super().__init__()
+        self.deterministic = deterministic
         context = 2 * width
         widths = [width * min(2**level, 4) for level in range(canvas.levels)]  # fine to coarse
         self.canvas, self.latent_dim, self.spatial_latents = canvas, latent_dim, spatial_latents
@@ -151,7 +169,8 @@ class LadderNetwork(nn.Module):
             return prior_mu, prior_logvar, prior_mu, prior_logvar
         flat = F.silu(features[-1]).flatten(1)
         shift, logvar = self.top_posterior(torch.cat([flat, context], dim=1)).chunk(2, dim=1)
-        return prior_mu, prior_logvar, prior_mu + shift, prior_logvar + 6 * torch.tanh(logvar / 6)
+        centre = torch.zeros_like(prior_mu) if self.deterministic else prior_mu
+        return prior_mu, prior_logvar, centre + shift, prior_logvar + 6 * torch.tanh(logvar / 6)
 
     def forward(
         self,
@@ -174,12 +193,13 @@ class LadderNetwork(nn.Module):
 
         Returns:
             What is painted (N, painted, H, W), and per group the KL terms (N, latents of the group) in nats,
-            summed over positions.
+            summed over positions; the penalty where latents are points.
         """
         context = self.embed(labels, condition)
         features = None if images is None else self.encode(images, context)
         prior_mu, prior_logvar, mu, logvar = self.top_moments(context, features)
-        divergences = [gaussian_kl(mu, logvar, prior_mu, prior_logvar)]
+        cost = latent_penalty if self.deterministic else gaussian_kl
+        divergences = [cost(mu, logvar, prior_mu, prior_logvar)]
         z = _draw(mu, logvar, noise, 0, temperature) if top is None else top
         h = self.top_enter(torch.cat([z, context], dim=1))
         h = h.view(len(labels), self.widths[-1], self.canvas.base, self.canvas.base)

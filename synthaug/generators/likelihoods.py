@@ -85,10 +85,15 @@ class OptimalGaussian:
         return 0.5 * (error / overall - 1) + 0.5 * overall.log() + 0.5 * (1 + math.log(2 * math.pi))
 
     def log_density(self, images: Tensor, painted: Tensor, log_sigma: Tensor) -> Tensor:
-        """Return log p (N,) with the standard deviation exp(log_sigma)."""
-        squared = ((images - self.mean(painted)) ** 2).flatten(1).sum(1)
-        pixels = images[0].numel()
-        return -0.5 * squared / (2 * log_sigma).exp() - pixels * (log_sigma + 0.5 * math.log(2 * math.pi))
+        """Return log p (N,) with the standard deviation exp(log_sigma): the log of the mass of each bin over its width.
+
+        The outermost bins are as wide as the others, so that what lies outside of [-1, 1] counts for nothing.
+        """
+        distance = (images - self.mean(painted)).abs().double() / log_sigma.double().exp()
+        half = 0.5 * BIN_WIDTH / log_sigma.double().exp()
+        lower, upper = torch.special.log_ndtr(-distance - half), torch.special.log_ndtr(-distance + half)
+        mass = upper + torch.log(-torch.expm1(lower - upper))  # of the lower tail, where a difference is not lost
+        return torch.as_tensor((mass - math.log(BIN_WIDTH)).flatten(1).sum(1).to(images.dtype))
 
 
 class DiscretizedLogistic:

@@ -37,7 +37,7 @@ class PrincipalRotation(Bijection):
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
         """Take mean and axes of x (N, C, 1, 1)."""
         values = x.flatten(1).double()
-        _, axes = torch.linalg.eigh(torch.cov(values.T, correction=0))
+        _, axes = torch.linalg.eigh(torch.cov(values.T, correction=0).reshape(values.shape[1], -1))
         self.mean.copy_(values.mean(0))
         self.rotation.copy_(axes.flip(1).T)
 

@@ -61,7 +61,7 @@ class Accuracy:
 
     Args:
         synthetic: (S, n) bool, trained on the synthetic rows; one row for each seed.
-        real: (S, n) bool, trained on as many real rows.
+        real: (S, n) bool, trained on at most as many real rows of each class.
         real_rows: (K,) how many real rows of each class those were.
         policy: Name of the classical augmentation; None for none.
     """
@@ -75,7 +75,7 @@ class Accuracy:
 def score_accuracy(
     lineup: Lineup, *, seeds: int, steps: int, augmentation: str, device: str, shelf: Shelf, on_step: Step
 ) -> Accuracy:
-    """Train the fixed classifier on synthetic rows alone, and on as many real ones, and test both.
+    """Train the fixed classifier on synthetic rows alone, and on at most as many real ones a class, and test both.
 
     Args:
         lineup: The rows.

@@ -33,7 +33,7 @@ class Evaluation:
     Args:
         cas: Balanced accuracy on test rows of the fixed classifier trained on the synthetic rows alone.
         cas_interval: Its interval over seeds and test rows.
-        cas_real: The same classifier trained on as many real rows.
+        cas_real: The same classifier trained on as many real rows of each class, or all where there are fewer.
         cas_real_interval: Its interval.
         cas_difference: `cas` minus `cas_real`, paired.
         cas_difference_interval: Its interval.

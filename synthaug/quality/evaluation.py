@@ -158,11 +158,11 @@ def _measure(
     facts = describe_parts(lineup, accuracy, found, comparisons, copying)
     pictures, captions = _draw(lineup, copying)
     facts["notes"] = list(lineup.real.notes)
-    facts["remarks"] = write_remarks(facts)
     facts["settings"] = {
         **_describe_settings(lineup, arguments, accuracy, facts), "referee_steps": steps, "captions": captions,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
+    facts["remarks"] = write_remarks(facts)
     return Evaluation(**facts, command=command, arguments=dict(arguments), pictures=pictures)
 
 

@@ -19,7 +19,7 @@ def write_remarks(facts: Entry) -> list[str]:
     """Return sentences on an evaluation: the score first, then what is wrong, then what is not.
 
     Args:
-        facts: The fields of an `Evaluation`.
+        facts: The fields of an `Evaluation`; without its settings the rows are not counted.
     """
     classes: Sequence[Entry] = facts["per_class"]
     found = [_on_accuracy(facts, classes), _on_copies(facts, classes), _on_labels(facts, classes)]
@@ -34,10 +34,13 @@ def _list_classes(classes: Sequence[Entry], text: Callable[[Entry], str]) -> str
 def _on_accuracy(facts: Entry, classes: Sequence[Entry]) -> str:
     interval = facts["cas_difference_interval"]
     ground = "" if interval is None else f" (95 % interval {points(interval[0])} to {points(interval[1])})"
+    rows = facts.get("settings", {}).get("rows", {"synthetic": 0, "cas_real": 0})
+    made, real = rows["synthetic"], rows["cas_real"]
+    compared = "as many real rows" if made == real else f"the {real:,} real rows there are (at most as many of a class)"
     sentence = (
-        f"Trained on the synthetic rows alone, the fixed classifier recognises {percent(facts['cas'])} of the test "
-        f"rows; trained on as many real rows, {percent(facts['cas_real'])}: a difference of "
-        f"{points(facts['cas_difference'])} points{ground}."
+        f"Trained on the {f'{made:,} ' if made else ''}synthetic rows alone, the fixed classifier recognises "
+        f"{percent(facts['cas'])} of the test rows; trained on {compared}, {percent(facts['cas_real'])}: a difference "
+        f"of {points(facts['cas_difference'])} points{ground}."
     )
     lower = [r for r in classes if r["cas"] is not None and r["cas_real"] - r["cas"] > _RECALL_GAP]
     if lower:
