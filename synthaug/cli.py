@@ -407,6 +407,7 @@ def evaluate(
     real: Annotated[str | None, typer.Option(metavar="DATASET", help="where the rows it was fitted on are")] = None,
     split: Annotated[str | None, typer.Option(help="split of --real (default: train)")] = None,
     on_bad_image: OnBadImage = None,
+    drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="leave out test rows that the run has seen")] = False,
     per_class: Annotated[int, typer.Option(min=1, help="synthetic rows of each class")] = 500,
     seeds: Annotated[int, typer.Option(min=1, help="trainings of the accuracy score, on either side")] = 3,
     seed: Seed = None,
@@ -421,7 +422,7 @@ def evaluate(
 
     evaluation, folder = evaluate_run(
         run, test, output, test_split=test_split, real=real, split=split, on_bad_image=on_bad_image or "error",
-        per_class=per_class, seeds=seeds, seed=seed or 0, temperature=temperature, filter=filter,
+        drop_leaks=drop_leaks, per_class=per_class, seeds=seeds, seed=seed or 0, temperature=temperature, filter=filter,
         augmentation=augmentation, num_processes=num_processes, fresh=fresh,
     )  # fmt: skip
     print(evaluation.table, file=sys.stderr)

@@ -247,8 +247,10 @@ def evaluate_run(
 
 def _describe_command(start: str, options: Mapping[str, Any]) -> str:
     """Return a command line with the options that were given."""
-    given = {name: value for name, value in options.items() if value is not None and name != "fresh"}
-    return " ".join([start, *(f"--{name.replace('_', '-')} {shlex.quote(str(v))}" for name, v in given.items())])
+    given = {name: value for name, value in options.items() if name != "fresh" and value is not None}
+    flags = {name: f"--{name.replace('_', '-')}" for name, value in given.items() if value is not False}
+    words = [flag if given[name] is True else f"{flag} {shlex.quote(str(given[name]))}" for name, flag in flags.items()]
+    return " ".join([start, *words])
 
 
 # ----------------------------------------------------------------------------------------------- whole journeys

@@ -59,6 +59,7 @@ def check_leaks(
     *,
     test_rows: NDArray[np.int64],
     drop: bool,
+    remedy: str = "give other test rows, or fit again without these",
 ) -> LeakCheck:
     """Compare the pixel hashes of the test rows with those of everything that was learnt from.
 
@@ -68,6 +69,7 @@ def check_leaks(
         run: Part of the run's rows -> pixel hashes; None when they are not known.
         test_rows: (n,) row numbers of the test rows, for messages.
         drop: Remove leaked rows from the arms instead of refusing.
+        remedy: What to do where the run has seen test rows, for the message.
 
     Returns:
         What was found; every test row stays.
@@ -81,8 +83,7 @@ def check_leaks(
         if len(seen):
             raise InputError(
                 f"{len(seen)} of {len(test)} test rows are among the {part} rows of the run "
-                f"({_list_rows(test_rows[seen])}); what the generator has seen cannot judge it: "
-                "give other test rows, or fit again without these"
+                f"({_list_rows(test_rows[seen])}); what the generator has seen cannot judge it: {remedy}"
             )
     keep, found = {}, []
     for kind, hashes in arms.items():

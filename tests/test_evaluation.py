@@ -336,9 +336,29 @@ def test_a_filter_chooses_and_a_hopeless_one_ends_it():
         take_draws(generator, 1, seed=1, temperature=1.0, check=lambda i, y: y < 0, judge=None)
 
 
+def test_seen_test_rows_can_be_left_out(run_folder, quick, tmp_path, capsys):
+    words = [
+        "evaluate",
+        str(run_folder),
+        "--test",
+        "digits",
+        "--test-split",
+        "train",
+        "--per-class",
+        "12",
+        "--seeds",
+        "1",
+    ]
+    assert cli._run([*words, "--drop-leaks", "--output", str(tmp_path)], debug=True) == 0
+    content, page = json.loads((tmp_path / "evaluation.json").read_text()), (tmp_path / "evaluation.md").read_text()
+    assert content["settings"]["rows"]["test"] == 1257 - 200 and "--drop-leaks --per-class" in page
+    assert "200 test rows that the run has seen were left out." in content["notes"]
+    capsys.readouterr()
+
+
 def test_seen_test_rows_and_unknown_training_rows_are_refused(run_folder, quick):
     splits, generator = open_splits("digits"), synthaug.load_generator(run_folder)
-    with pytest.raises(InputError, match="test rows are among the train rows of the run"):
+    with pytest.raises(InputError, match="test rows are among the train rows of the run.*add --drop-leaks"):
         evaluate(generator, splits["train"])
     with pytest.raises(InputError, match=r"none of the 540 real rows is among the 160 rows.*--real"):
         evaluate(generator, splits["test"], real=splits["test"])

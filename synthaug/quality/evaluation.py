@@ -55,6 +55,7 @@ def evaluate(
     filter: str | Filter = "none",
     augmentation: str = "none",
     on_bad_image: str = "error",
+    drop_leaks: bool = False,
     device: str = "auto",
     num_processes: int = 1,
     output: str | Path | None = None,
@@ -76,6 +77,7 @@ def evaluate(
         filter: "none", "default" or a callable, as in `generate`.
         augmentation: "none"; "classical", with the policy chosen on validation rows; or a policy's name.
         on_bad_image: For corrupt test rows, "error" or "skip".
+        drop_leaks: Leave out test rows that the run has seen, instead of refusing; the page says how many.
         device: "auto" (a GPU where there is one), "cpu" or "cuda"; the draws are made where the generator lies.
         num_processes: Worker processes that draw.
         output: Folder to write; nothing is written when None.
@@ -102,7 +104,7 @@ def evaluate(
         "checkpoint": None if run is None else checkpoint_hash(run), "test": digest_rows(test),
         "real": None if real is None else digest_rows(real), "per_class": per_class, "seeds": seeds, "seed": seed,
         "temperature": temperature, "filter": name, "augmentation": augmentation, "device": device,
-        "on_bad_image": on_bad_image,
+        "on_bad_image": on_bad_image, **({"drop_leaks": True} if drop_leaks else {}),
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if output is not None:
@@ -114,7 +116,7 @@ def evaluate(
         kept = "run the same again: what was trained is kept" if shelf.keeps else nothing
         progress = _Progress(stack.enter_context(StopSignals()), kept)
         started = time.perf_counter()
-        rows = load_real_rows(generator, source, test, real=real, on_bad_image=on_bad_image)
+        rows = load_real_rows(generator, source, test, real=real, on_bad_image=on_bad_image, drop_leaks=drop_leaks)
         with progress.part("drawing", per_class * len(generator.class_names)) as advance:
             draws = take_draws(
                 generator, per_class, seed=seed, temperature=temperature, check=check,

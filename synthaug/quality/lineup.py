@@ -78,6 +78,7 @@ def load_real_rows(
     *,
     real: Dataset | None = None,
     on_bad_image: str = "error",
+    drop_leaks: bool = False,
 ) -> RealRows:
     """Find the rows a generator was fitted on and those it held out, and check that it has seen no test row.
 
@@ -87,6 +88,7 @@ def load_real_rows(
         test: Rows that judge; rows marked synthetic are left out.
         real: Rows among which the run's are found by their pixel hashes; the dataset named in `source` when None.
         on_bad_image: For corrupt test rows, "error" or "skip".
+        drop_leaks: Leave out test rows that the run has seen, instead of refusing.
 
     Raises:
         InputError: If the run's rows cannot be found, a class is unknown, or the run has seen a test row.
@@ -102,9 +104,15 @@ def load_real_rows(
     )
     train, validation, notes = _split(whole, known)
     seen = known or {"training": train.hashes.tolist()}
-    check_leaks(judging.hashes, {}, seen, test_rows=judging.rows, drop=False)
     if judging.corrupt:
         notes.append(f"{len(judging.corrupt)} corrupt test rows were left out.")
+    if drop_leaks:
+        fair = ~np.isin(judging.hashes, [value for part in seen.values() for value in part])
+        if not fair.all():
+            notes.append(f"{int((~fair).sum())} test rows that the run has seen were left out.")
+        judging = judging.take(np.flatnonzero(fair))
+    remedy = "add --drop-leaks (drop_leaks=True) to leave these out, or give other test rows"
+    check_leaks(judging.hashes, {}, seen, test_rows=judging.rows, drop=False, remedy=remedy)
     return RealRows(
         train,
         validation,
