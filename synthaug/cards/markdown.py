@@ -36,8 +36,8 @@ def escape_markdown(text: object, limit: int = 200) -> str:
     line = " ".join(str(text).split())
     line = "".join(c for c in line if not unicodedata.category(c).startswith("C"))
     line = line if len(line) <= limit else line[: limit - 1] + "…"
-    # What cannot act stays readable: class names are full of underscores, harmless inside a word.
-    active = r"[\\`*{}\[\]()<>#|~&@$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\."
+    # What cannot act stays readable: underscores inside a word, and parentheses where brackets make no link.
+    active = r"[\\`*{}\[\]<>#|~&@$]|(?<!\w)_|_(?!\w)|:(?=//)|(?<=www)\."
     return re.sub(active, lambda match: f"&#{ord(match[0])};", line, flags=re.IGNORECASE)
 
 

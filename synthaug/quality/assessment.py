@@ -171,8 +171,7 @@ class Evaluation:
 
 def _escape_prose(text: str) -> Markup:
     """Return a sentence of ours, with the names of the data's classes in it, as Markdown."""
-    escaped = escape_markdown(text, limit=4_000)
-    return Markup(escaped.replace("&#40;", "(").replace("&#41;", ")"))  # harmless while [ ] and < stay escaped
+    return Markup(escape_markdown(text, limit=4_000))
 
 
 def _decimals(value: float | None) -> str:
