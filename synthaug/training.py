@@ -148,7 +148,7 @@ def _train(
             now.images_seen += schedule.batch_size
             average.update(generator, images_seen=now.images_seen, batch_size=schedule.batch_size)
             budget.note_step(now.images_seen)
-            keeper.keep_snapshots(generator.snapshots, vote.progress, budget.progress(now.images_seen))
+            keeper.keep_snapshots(generator.snapshots, budget.progress(now.images_seen))
             if monitor.advance(schedule.batch_size, now.images_seen):
                 if not watched and (bad := _find_bad(losses)):
                     raise _diverged(list(losses)[bad - 1], 0, now.images_seen, folder)
@@ -188,7 +188,7 @@ class _Keeper:
         self._folder, self._average, self._optimizers = folder, average.module, descent.optimizers
         self._budget, self._schedule, self._journal, self._main = budget, schedule, journal, main
         self._modules: dict[str, nn.Module] = {}
-        self._saved, self._saved_images = 0.0, 0
+        self._saved, self._saved_images, self._progress = 0.0, 0, 0.0
 
     def resume(self, generator: ConditionalGenerator) -> Progress:
         """Restore the newest state that verifies, if there is one, and return how far it is."""
@@ -201,6 +201,7 @@ class _Keeper:
         for line in rejected if self._main else ():
             print(f"passed over a state that does not verify: {line}", file=sys.stderr)
         self._saved, self._saved_images = self._budget.elapsed, now.images_seen
+        self._progress = self._budget.progress(now.images_seen)
         return now
 
     def is_due(self, now: Progress) -> bool:
@@ -228,11 +229,12 @@ class _Keeper:
             self._journal.show(grid, images_seen=now.images_seen)
         self._saved, self._saved_images = self._budget.elapsed, now.images_seen
 
-    def keep_snapshots(self, fractions: Sequence[float], before: float, after: float) -> None:
-        """Keep the weight average where a step has passed one of the fractions of the fit."""
+    def keep_snapshots(self, fractions: Sequence[float], progress: float) -> None:
+        """Keep the weight average where the fit has passed one of the fractions since the last call."""
         for number, fraction in enumerate(fractions if self._main else ()):
-            if before < fraction <= after:
+            if self._progress < fraction <= progress:
                 save_snapshot(self._folder, number, self._average)
+        self._progress = progress
 
 
 def _find_bad(losses: Mapping[str, Tensor]) -> int:
