@@ -224,6 +224,6 @@ def test_without_imbalanced_learn_the_class_says_what_to_install(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "imblearn.over_sampling.base", None)
         absent = reload(module).SynthAugSampler
-        with pytest.raises(InputError, match=r"needs imbalanced-learn; install it with: pip install"):
+        with pytest.raises(InputError, match=r"needs imbalanced-learn; in a clone of synthaug run: pip install"):
             absent("cvae")
     reload(module)
