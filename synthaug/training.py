@@ -97,68 +97,62 @@ def train(
     """
     told = f"batches of {schedule.batch_size} images on {accelerator.num_processes} processes"
     with explain_failures(accelerator, folder, told):
-        return _train(generator, pixels, labels, budget, schedule, accelerator, folder, journal)
+        order = RowOrder(np.asarray(labels), seed=schedule.seed, power=schedule.class_power)
+        feed = Feed(
+            pixels, labels, order=order, batch_size=schedule.batch_size, accumulation=schedule.accumulation,
+            accelerator=accelerator,
+        )  # fmt: skip
+        generator.to(accelerator.device).train()
+        generator.initialize(*feed.load_start())
+        average = MovingAverage(generator, half_life=schedule.ema_images)
+        descent = Descent(
+            generator.objectives(), feed, accelerator, seed=schedule.seed, mixed_precision=schedule.mixed_precision
+        )
+        journal = journal or Journal(accelerator, None, folder)
+        keeper = _Keeper(folder, average, descent, budget, schedule, journal, main=accelerator.is_main_process)
+        now = keeper.resume(generator)
+        descent.prepare()
 
-
-def _train(
-    generator: ConditionalGenerator,
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    budget: Budget,
-    schedule: Schedule,
-    accelerator: Accelerator,
-    folder: Path,
-    journal: Journal | None,
-) -> tuple[ConditionalGenerator, dict[str, Any]]:
-    order = RowOrder(np.asarray(labels), seed=schedule.seed, power=schedule.class_power)
-    feed = Feed(
-        pixels, labels, order=order, batch_size=schedule.batch_size, accumulation=schedule.accumulation,
-        accelerator=accelerator,
-    )  # fmt: skip
-    generator.to(accelerator.device).train()
-    generator.initialize(*feed.load_start())
-    average = MovingAverage(generator, half_life=schedule.ema_images)
-    descent = Descent(
-        generator.objectives(), feed, accelerator, seed=schedule.seed, mixed_precision=schedule.mixed_precision
-    )
-    journal = journal or Journal(accelerator, None, folder)
-    keeper = _Keeper(folder, average, descent, budget, schedule, journal, main=accelerator.is_main_process)
-    now = keeper.resume(generator)
-    descent.prepare()
-
-    watched = accelerator.device.type == "cpu" or accelerator.num_processes > 1  # elsewhere a look waits for the device
-    monitor = Monitor(folder, budget, journal, diagnose=generator.diagnose, main=accelerator.is_main_process)
-    shown = monitor.open(f"fit {generator.family}", now.images_seen)
-    losses: dict[str, Tensor] = {}
-    with StopSignals() as stop, shown:
-        while True:
-            due = keeper.is_due(now)
-            bad = _find_bad(losses) if watched or due else 0
-            vote = hold_vote(accelerator, budget.progress(now.images_seen), stop.received, due, bad)
-            if vote.bad:
-                raise _diverged(list(losses)[vote.bad - 1], vote.process, now.images_seen, folder)
-            done = vote.progress >= 1.0
-            if vote.due or vote.received or (done and now.step):
-                keeper.save(now)
-            if done or vote.received:
-                accelerator.wait_for_everyone()  # a launcher that sees one process end gives the others only seconds
-                break
-            losses = descent.take_step(now.step, vote.progress)
-            now.step += 1
-            now.images_seen += schedule.batch_size
-            average.update(generator, images_seen=now.images_seen, batch_size=schedule.batch_size)
-            budget.note_step(now.images_seen)
-            keeper.keep_snapshots(generator.snapshots, budget.progress(now.images_seen))
-            if monitor.advance(schedule.batch_size, now.images_seen):
-                if not watched and (bad := _find_bad(losses)):
-                    raise _diverged(list(losses)[bad - 1], 0, now.images_seen, folder)
-                monitor.note(losses, images_seen=now.images_seen, progress=vote.progress)
-    if received := vote.received or stop.received:  # the latter: since the last vote
-        message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
-        raise StoppedError(message, received)
-    descent.release()
-    summary = {"images_seen": now.images_seen, "steps": now.step, "seconds": budget.elapsed, "losses": monitor.losses}
-    return average.module, {**summary, "warnings": monitor.warnings}
+        watched = (
+            accelerator.device.type == "cpu" or accelerator.num_processes > 1
+        )  # elsewhere a look waits for the device
+        monitor = Monitor(folder, budget, journal, diagnose=generator.diagnose, main=accelerator.is_main_process)
+        shown = monitor.open(f"fit {generator.family}", now.images_seen)
+        losses: dict[str, Tensor] = {}
+        with StopSignals() as stop, shown:
+            while True:
+                due = keeper.is_due(now)
+                bad = _find_bad(losses) if watched or due else 0
+                vote = hold_vote(accelerator, budget.progress(now.images_seen), stop.received, due, bad)
+                if vote.bad:
+                    raise _diverged(list(losses)[vote.bad - 1], vote.process, now.images_seen, folder)
+                done = vote.progress >= 1.0
+                if vote.due or vote.received or (done and now.step):
+                    keeper.save(now)
+                if done or vote.received:
+                    accelerator.wait_for_everyone()  # a launcher gives seconds to those that outlive one
+                    break
+                losses = descent.take_step(now.step, vote.progress)
+                now.step += 1
+                now.images_seen += schedule.batch_size
+                average.update(generator, images_seen=now.images_seen, batch_size=schedule.batch_size)
+                budget.note_step(now.images_seen)
+                keeper.keep_snapshots(generator.snapshots, budget.progress(now.images_seen))
+                if monitor.advance(schedule.batch_size, now.images_seen):
+                    if not watched and (bad := _find_bad(losses)):
+                        raise _diverged(list(losses)[bad - 1], 0, now.images_seen, folder)
+                    monitor.note(losses, images_seen=now.images_seen, progress=vote.progress)
+        if received := vote.received or stop.received:  # the latter: since the last vote
+            message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
+            raise StoppedError(message, received)
+        descent.release()
+        summary = {
+            "images_seen": now.images_seen,
+            "steps": now.step,
+            "seconds": budget.elapsed,
+            "losses": monitor.losses,
+        }
+        return average.module, {**summary, "warnings": monitor.warnings}
 
 
 class _Keeper:
