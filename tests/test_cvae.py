@@ -7,6 +7,7 @@ from torch.distributions import Normal, kl_divergence
 
 from synthaug.attributes import shrink_centres
 from synthaug.errors import InputError
+from synthaug.generators.clearance import Paintings, draw_clear
 from synthaug.generators.cvae import CVAE
 from synthaug.generators.ladder import gaussian_kl
 from synthaug.generators.layers import ClassEmbedding
@@ -262,7 +263,7 @@ def test_kin_share_their_shapes_and_keep_their_places():
     stored = store_latents(mu, torch.zeros(81, 4), labels, 3, [[0, 0], [1, 0], [0, 1]])
     assert stored["counts"].tolist() == [40, 40, 1]
     wanted = torch.tensor([2, 0, 1] * 60)
-    draws = torch.randn(180, 2 * CHOICES), torch.randn(180, 4)
+    draws = torch.randn(180, CHOICES), torch.randn(180, 4)
     how = {"spread": 0.5, "expansion": 1.0, "temperature": 1.0}
     drawn = draw_between(stored, *draws, wanted, **how, kin=True)
     rare = drawn[wanted == 2]
@@ -341,19 +342,87 @@ def test_the_bound_lets_nothing_further_out():
     assert values.grad.tolist() == [0.0, -1.0, 1.0, 1.0, 0.0]
 
 
-def test_of_several_draws_the_remotest_is_taken():
+def stored_points(rows=30):
     torch.manual_seed(0)
-    mu = torch.randn(60, 4)
-    stored = store_latents(mu, torch.zeros(60, 4), torch.tensor([0, 1] * 30), 2)
-    labels, noise = torch.tensor([0, 1] * 50), torch.zeros(100, 4)
-    choices = torch.randn(100, 3 * CHOICES)
-    how = {"spread": 0.5, "expansion": 1.0, "temperature": 1.0}
-    single = [draw_between(stored, part, noise, labels, **how) for part in choices.split(CHOICES, dim=1)]
-    drawn = draw_between(stored, choices, noise, labels, **how)
+    mu = torch.randn(2 * rows, 4)
+    return store_latents(mu, torch.zeros_like(mu), torch.arange(2 * rows) % 2, 2)
+
+
+def paint_points(latents, labels):
+    return latents[:, :, None, None]
+
+
+def test_the_first_draw_that_keeps_its_distance_is_taken():
+    paintings = Paintings(stored_points(), paint_points)
+    labels = torch.tensor([0, 1] * 50)
+    tries = [torch.randn(100, 4, 1, 1) for _ in range(3)]
+    tries[1][0], tries[2][0] = 50.0, 60.0
+    tries[0][1] = tries[1][1] = tries[2][1] = paintings.of(1)[4, :, None, None]
+    far = torch.stack([paintings.measure(part, labels) for part in tries])
+    least = float(far[0].median())
+    drawn = draw_clear(lambda number, rows: tries[number][rows], paintings, labels, tries=3, least=least)
+    for row in range(100):
+        clear = [number for number in range(3) if far[number, row] >= least]
+        chosen = clear[0] if clear else int(far[:, row].argmax())
+        assert torch.equal(drawn[row], tries[chosen][row])
+    asked = []
+    draw_clear(lambda number, rows: asked.append(len(rows)) or tries[number][rows], paintings, labels, tries=3, least=0)
+    assert asked == [100]  # nobody draws again for nothing
+
+
+def test_distances_are_those_to_the_paintings_of_the_class():
+    stored = stored_points()
+    paintings = Paintings(stored, paint_points)
     own = [stored["mu"][:30], stored["mu"][30:]]
-    for row, label in enumerate(labels.tolist()):
-        distances = [float(torch.cdist(part[row : row + 1], own[label]).min()) for part in single]
-        torch.testing.assert_close(drawn[row], single[distances.index(max(distances))][row])
+    images, labels = torch.randn(20, 4, 1, 1), torch.tensor([0, 1] * 10)
+    expected = [
+        torch.cdist(image.flatten()[None], own[label]).min() for image, label in zip(images, labels, strict=True)
+    ]
+    torch.testing.assert_close(paintings.measure(images, labels), torch.stack(expected))
+    gaps = [torch.cdist(points, points).fill_diagonal_(torch.inf).min(1).values for points in own]
+    torch.testing.assert_close(paintings.spacing(), torch.cat(gaps).median(), atol=1e-3, rtol=0)
+
+
+def test_a_class_of_one_image_is_drawn_once():
+    stored = store_latents(torch.randn(3, 4), torch.zeros(3, 4), torch.tensor([0, 0, 1]), 2)
+    paintings = Paintings(stored, paint_points)
+    images = torch.zeros(3, 4, 1, 1)
+    assert torch.isinf(paintings.measure(images, torch.tensor([0, 1, 0]))).tolist() == [False, True, False]
+    alone = store_latents(torch.randn(2, 4), torch.zeros(2, 4), torch.tensor([0, 1]), 2)
+    assert Paintings(alone, paint_points).spacing() == 0
+
+
+def test_kin_are_kept_clear_of_too():
+    torch.manual_seed(0)
+    mu, labels = torch.cat([torch.randn(40, 4), torch.full((2, 4), 100.0)]), torch.tensor([0] * 40 + [1] * 2)
+    stored = store_latents(mu, torch.zeros(42, 4), labels, 2, [[0, 0], [0, 1]])
+    assert len(Paintings(stored, paint_points).of(1)) == 2
+    kin = Paintings(stored, paint_points, kin=True)
+    assert len(kin.of(1)) == 42 and kin.of(1).min() > 50  # green ones, where red ones are
+
+
+def test_samples_keep_clear_of_the_training_images():
+    generator = toy_cvae(sampling="neighbours").eval()
+    images, labels = toy_batch()
+    generator.memorize([(images, labels)])
+    spacing = float(generator.latents["spacing"])
+    assert spacing > 0
+    wanted, noise = torch.tensor([0, 1, 2] * 20), torch.randn(60, *generator.noise_shape)
+    distances = []
+    with torch.no_grad():
+        for clearance in (0.0, 0.4, 1e9):
+            generator.clearance = clearance
+            drawn = generator.decode_noise(noise, wanted, 1.0)
+            assert torch.equal(drawn, generator.decode_noise(noise, wanted, 1.0))
+            distances.append(Paintings(generator.latents, generator.decode).measure(drawn, wanted))
+    every, clear, farthest = distances
+    close = 1e-4  # rows decoded with others
+    assert (farthest >= clear - close).all() and (clear >= every - close).all() and (farthest > every + close).any()
+    assert ((clear >= 0.4 * spacing - close) | (clear - farthest).abs().le(close)).all()
+    generator.clearance = 0.4
+    before = generator.sample(wanted, noise=noise)
+    generator.latents = {name: tensor for name, tensor in generator.latents.items() if name != "spacing"}
+    torch.testing.assert_close(generator.sample(wanted, noise=noise), before)  # measured when asked for
 
 
 def test_sampling_from_the_prior_needs_no_latents():
@@ -372,7 +441,6 @@ def test_presets_regularise_few_images_and_leave_tiny_ones_alone():
     few, some, many = (CVAE.preset([count] * 10, 28, 1).constructor for count in (20, 200, 2_000))
     assert few["beta"] > some["beta"] > many["beta"] == 1.0
     assert few["affine"] > some["affine"] > many["affine"] == 0.0
-    assert few["tries"] == some["tries"] == 16 and many["tries"] == 4
     tiny = CVAE.preset([20] * 10, 8, 1).constructor
     assert tiny["beta"] == 1.0 and tiny["affine"] == tiny["translation"] == 0.0
     for counts in ([5, 5], [6_000, 60], [1]):

@@ -17,7 +17,8 @@ LEVELS = (
     "generators.neighbourhood generators.whitening generators.adversary engine generators.ladder tracking "
     "cards.scorecard loops.clock loops.schedules loops.transforms loops.likeness benchmarks.arms "
     "benchmarks.verdicts strong",
-    "accumulation generators.multiscale generators.typicality loops.canvas benchmarks.schedules quality.shelf",
+    "accumulation generators.clearance generators.multiscale generators.typicality loops.canvas "
+    "benchmarks.schedules quality.shelf",
     "quality.assessment quality.cas columns descent drawing folder imagestats judge quality.referee "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
     "generators benchmarks.cells benchmarks.rivals groups quality.draws localfiles rows scan exploration.traversals",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from synthaug.errors import InputError
 from synthaug.generators.adversary import Discriminator, gradient_penalty, relativistic_loss
 from synthaug.generators.augmentation import DRAWS, Augmentation
 from synthaug.generators.base import ConditionalGenerator, Objective, Preset, check_range
+from synthaug.generators.clearance import Paintings, draw_clear
 from synthaug.generators.ladder import LadderNetwork
 from synthaug.generators.layers import Canvas
 from synthaug.generators.likelihoods import DiscretizedLogistic, Likelihood, OptimalGaussian
@@ -38,13 +39,12 @@ class _Row(NamedTuple):
     beta: float
     affine: float
     translation: float
-    tries: int
 
 
 _PRESETS = (
-    _Row(1_000, batch_size=64, beta=3.0, affine=0.5, translation=0.1, tries=16),
-    _Row(2_000, batch_size=64, beta=2.0, affine=0.3, translation=0.1, tries=16),
-    _Row(math.inf, batch_size=128, beta=1.0, affine=0.0, translation=0.0, tries=4),
+    _Row(1_000, batch_size=64, beta=3.0, affine=0.5, translation=0.1),
+    _Row(2_000, batch_size=64, beta=2.0, affine=0.3, translation=0.1),
+    _Row(math.inf, batch_size=128, beta=1.0, affine=0.0, translation=0.0),
 )
 _TINY = 16
 """Below so many pixels a side an image says too little for a strong KL term: the latents would carry nothing."""
@@ -79,8 +79,10 @@ class CVAE(ConditionalGenerator):
             stored latents the prior is used.
         spread: In "neighbours", how far the draw may go from the first image towards the second, as an
             angle in units of a right angle, in (0, 1]; at 0.5 both count alike.
-        tries: In "neighbours", so many draws are made for a sample, and the one farthest from every training
-            image is taken.
+        tries: In "neighbours", so many draws are made for a sample at most.
+        clearance: In "neighbours", the first draw is taken whose image is at least so far from every training
+            image of its class, in typical distances between such images, all as the network paints them; where
+            none of the draws is, the farthest. 0 takes every draw.
         expansion: In "neighbours", factor on the distance from the centre of the class. Above 1 samples vary
             more than the training images and come less near to any of them; fewer of them look like their class.
         learning_rate: Peak learning rate.
@@ -103,7 +105,7 @@ class CVAE(ConditionalGenerator):
     """
 
     family = "cvae"
-    version = "2"
+    version = "3"
 
     def __init__(
         self,
@@ -125,7 +127,8 @@ class CVAE(ConditionalGenerator):
         translation: float = 0.0,
         sampling: str = "auto",
         spread: float = 0.5,
-        tries: int = 4,
+        tries: int = 16,
+        clearance: float = 0.4,
         expansion: float = 1.0,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
@@ -136,7 +139,7 @@ class CVAE(ConditionalGenerator):
         _check_word("likelihood", likelihood, LIKELIHOODS)
         counts = {"width": (width, 1), "latent_dim": (latent_dim, 1), "depth": (depth, 0), "tries": (tries, 1)}
         weights = {"beta": (beta, 0), "free_bits": (free_bits, 0), "adversarial": (adversarial, 0)}
-        weights |= {"warmup": (warmup, 0), "weight_decay": (weight_decay, 0)}
+        weights |= {"warmup": (warmup, 0), "weight_decay": (weight_decay, 0), "clearance": (clearance, 0)}
         for name, (value, least) in {**counts, "spatial_latents": (spatial_latents, 0), **weights}.items():
             check_range(name, value, least)
         for name, value in {"color": color, "affine": affine, "translation": translation}.items():
@@ -150,7 +153,9 @@ class CVAE(ConditionalGenerator):
                 "nothing can draw; set spatial_latents to 0 or beta above 0"
             )
         self.beta, self.free_bits, self.warmup, self.adversarial = beta, free_bits, warmup, adversarial
-        self.sampling, self.spread, self.tries, self.expansion = sampling, spread, tries, expansion
+        self.sampling, self.spread, self.expansion = sampling, spread, expansion
+        self.tries, self.clearance = tries, clearance
+        self._painted: tuple[dict[str, Tensor], tuple[bool, torch.device], Paintings] | None = None
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.likelihood: Likelihood = LIKELIHOODS[likelihood]()
         self.augmentation = Augmentation(color=color, affine=affine, translation=translation)
@@ -343,6 +348,8 @@ class CVAE(ConditionalGenerator):
         self.latents = store_latents(
             torch.cat(means), torch.cat(sigmas), torch.cat(seen), self.num_classes, self.attributes
         )
+        if self.clearance:
+            self.latents["spacing"] = Paintings(self.latents, self.decode).spacing()
 
     def open_choices(self) -> dict[str, tuple[Any, ...]]:
         """Return the ways of sampling, where the user left the choice to the fit."""
@@ -355,16 +362,37 @@ class CVAE(ConditionalGenerator):
         """Draw the top group as `sampling` says, the others from their priors."""
         choices, rest = torch.split(noise, [self.tries * CHOICES, self._noise_size], dim=1)
         parts = self._split(rest)
-        top: Tensor | None = None
-        if self.latents and self.sampling != "prior":
-            stored = {name: tensor.to(noise.device) for name, tensor in self.latents.items()}
-            if self.sampling == "transfer":
-                top = draw_transferred(stored, choices, parts[0], labels, temperature=temperature)
-            else:
-                how = {"spread": self.spread, "expansion": self.expansion, "temperature": temperature}
-                top = draw_between(stored, choices, parts[0], labels, **how, kin=self.sampling in (_KIN, "auto"))
-        painted, _ = self.network(None, labels, parts, temperature, top)
-        return self.likelihood.mean(painted)
+        if not self.latents or self.sampling == "prior":
+            return self._paint(parts, labels, temperature, None)
+        stored = {name: tensor.to(noise.device) for name, tensor in self.latents.items()}
+        if self.sampling == "transfer":
+            top = draw_transferred(stored, choices, parts[0], labels, temperature=temperature)
+            return self._paint(parts, labels, temperature, top)
+        kin = self.sampling in (_KIN, "auto")
+
+        tries = torch.split(choices, CHOICES, dim=1)
+
+        def draw(number: int, rows: Tensor) -> Tensor:
+            own = [part[rows] for part in parts]
+            how = {"spread": self.spread, "expansion": self.expansion, "temperature": temperature}
+            top = draw_between(stored, tries[number][rows], own[0], labels[rows], **how, kin=kin)
+            return self._paint(own, labels[rows], temperature, top)
+
+        if not self.clearance:
+            return draw(0, torch.arange(len(labels), device=noise.device))
+        paintings = self._paintings(stored, kin=kin)
+        spacing = stored["spacing"] if "spacing" in stored else paintings.spacing()
+        return draw_clear(draw, paintings, labels, tries=self.tries, least=self.clearance * float(spacing))
+
+    def _paint(self, noise: list[Tensor], labels: Tensor, temperature: float, top: Tensor | None) -> Tensor:
+        return self.likelihood.mean(self.network(None, labels, noise, temperature, top)[0])
+
+    def _paintings(self, stored: Mapping[str, Tensor], *, kin: bool) -> Paintings:
+        """Return the paintings of what is stored, from the call before where nothing has changed."""
+        device, known = stored["mu"].device, self._painted
+        if known is None or known[0] is not self.latents or known[1] != (kin, device):
+            known = self._painted = self.latents, (kin, device), Paintings(stored, self.decode, kin=kin)
+        return known[2]
 
     @classmethod
     def preset(cls, class_counts: Sequence[int], image_size: int, channels: int) -> Preset:
@@ -379,7 +407,6 @@ class CVAE(ConditionalGenerator):
             "beta": row.beta,
             "affine": row.affine,
             "translation": row.translation,
-            "tries": row.tries,
         }
         return Preset(constructor=constructor, batch_size=row.batch_size, ema_images=20_000, class_power=0.5)
 

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from synthaug.attributes import shrink_centres
 
-__all__ = ["CHOICES", "draw_between", "draw_transferred", "store_latents"]
+__all__ = ["CHOICES", "draw_between", "draw_transferred", "pool_latents", "store_latents"]
 
 CANDIDATES = 4
 """Images drawn at random from which the nearest becomes the second of a pair."""
 CHOICES = 2 + CANDIDATES
 """Standard normal numbers that a draw uses to choose its images: the first, the candidates, the angle."""
-MOST_COMPARED = 16_384
-"""Images of a class, evenly taken, with which draws are compared at most."""
 
 
 def store_latents(
@@ -100,13 +98,9 @@ def draw_between(
     them is an image too. The weights' squares add up to one: draws keep the covariance that a straight line
     would shrink. theta stays away from zero, where a draw would be a copy of i.
 
-    Of several such draws the one is taken whose nearest training image of the class is the farthest: samples
-    fill the gaps between the images, where a classifier learns most, and the dense middle of a class, where
-    every draw is nearly a copy, is thinned out.
-
     Args:
         stored: What `store_latents` returned.
-        choices: (N, R * CHOICES) standard normal, for R draws.
+        choices: (N, CHOICES) standard normal.
         noise: (N, D) standard normal.
         labels: (N,) int64; their classes have images.
         spread: How far towards the second image, as an angle in units of a right angle.
@@ -124,24 +118,25 @@ def draw_between(
         Lampis, Lomurno, Matteucci: Bridging the gap: enhancing the utility of synthetic data via post-processing
         techniques (2023), on drawing wider than the training distribution ("expansion trick").
     """
-    pools, tries = _Pools.of(stored, kin=kin), choices.shape[1] // CHOICES
-    wanted = labels.repeat_interleave(tries)
-    uniform = _uniform(choices.reshape(-1, CHOICES))
-    rows = pools.starts[wanted, None] + (uniform[:, :-1] * pools.counts[wanted, None]).long()
-    moved = _move(stored, pools, rows, wanted)  # (N R, CHOICES - 1, D)
+    pools, uniform = _Pools.of(stored, kin=kin), _uniform(choices)
+    rows = pools.starts[labels, None] + (uniform[:, :-1] * pools.counts[labels, None]).long()
+    moved = _move(stored, pools, rows, labels)  # (N, CHOICES - 1, D)
     first, candidates = moved[:, 0], moved[:, 1:]
     distances = (first[:, None] - candidates).square().sum(2)
     distances = distances.masked_fill(rows[:, 1:] == rows[:, :1], torch.inf)
-    second = candidates[torch.arange(len(wanted), device=rows.device), distances.argmin(1)]
+    second = candidates[torch.arange(len(labels), device=rows.device), distances.argmin(1)]
     theta = ((0.7 + 0.3 * uniform[:, -1:]) * spread * (math.pi / 2)).to(moved.dtype)
-    centre = (_kin_centres(stored) if kin else stored["centres"])[wanted]
+    centre = (_kin_centres(stored) if kin else stored["centres"])[labels]
     away = theta.cos() * (first - centre) + theta.sin() * (second - centre)
-    spreads = stored["sigma"][rows[:, 0]] * noise.repeat_interleave(tries, dim=0)
-    drawn = (centre + expansion * away + temperature * spreads).view(len(labels), tries, -1)
-    if tries == 1:
-        return drawn[:, 0]
-    remotest = _nearest(stored, pools, drawn, labels).argmax(1)
-    return drawn[torch.arange(len(labels), device=drawn.device), remotest]
+    return centre + expansion * away + temperature * stored["sigma"][rows[:, 0]] * noise
+
+
+def pool_latents(stored: Mapping[str, Tensor], label: int, *, kin: bool = False) -> Tensor:
+    """Return the latents (M, D) between which `draw_between` draws a class, none where it has no images."""
+    pools = _Pools.of(stored, kin=kin)
+    start, count = int(pools.starts[label]), int(pools.counts[label])
+    rows = torch.arange(start, start + count, device=pools.origins.device)
+    return _move(stored, pools, rows[None], rows.new_tensor([label]))[0]
 
 
 def _move(stored: Mapping[str, Tensor], pools: _Pools, rows: Tensor, labels: Tensor) -> Tensor:
@@ -157,18 +152,6 @@ def _move(stored: Mapping[str, Tensor], pools: _Pools, rows: Tensor, labels: Ten
 def _kin_centres(stored: Mapping[str, Tensor]) -> Tensor:
     """Return the centres between which kin move; runs of before they were kept have the plain ones."""
     return stored.get("kin_centres", stored["centres"])
-
-
-def _nearest(stored: Mapping[str, Tensor], pools: _Pools, drawn: Tensor, labels: Tensor) -> Tensor:
-    """Return the distance (N, R) of draws (N, R, D) to the nearest stored latents from which their class draws."""
-    distances = drawn.new_empty(drawn.shape[:2])
-    for label in torch.unique(labels).tolist():
-        start, count = int(pools.starts[label]), int(pools.counts[label])
-        rows = torch.arange(start, start + count, -(-count // MOST_COMPARED), device=drawn.device)
-        own = _move(stored, pools, rows[None], labels.new_tensor([label]))
-        chosen = labels == label
-        distances[chosen] = torch.cdist(drawn[chosen], own).min(dim=2).values
-    return distances
 
 
 def draw_transferred(
