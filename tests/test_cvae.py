@@ -13,6 +13,7 @@ from synthaug.generators.ladder import gaussian_kl
 from synthaug.generators.layers import ClassEmbedding
 from synthaug.generators.likelihoods import BIN_WIDTH, DiscretizedLogistic, OptimalGaussian, bound_mean
 from synthaug.generators.neighbourhood import CHOICES, draw_between, draw_transferred, store_latents
+from synthaug.generators.sharpness import match_detail, measure_detail, sharpen
 
 
 def test_kl_agrees_with_torch():
@@ -402,7 +403,7 @@ def test_kin_are_kept_clear_of_too():
 
 
 def test_samples_keep_clear_of_the_training_images():
-    generator = toy_cvae(sampling="neighbours").eval()
+    generator = toy_cvae(sampling="neighbours", detail=0.0).eval()
     images, labels = toy_batch()
     generator.memorize([(images, labels)])
     spacing = float(generator.latents["spacing"])
@@ -423,6 +424,45 @@ def test_samples_keep_clear_of_the_training_images():
     before = generator.sample(wanted, noise=noise)
     generator.latents = {name: tensor for name, tensor in generator.latents.items() if name != "spacing"}
     torch.testing.assert_close(generator.sample(wanted, noise=noise), before)  # measured when asked for
+
+
+def test_detail_is_what_a_blur_takes_away():
+    flat = torch.full((1, 1, 6, 6), 0.5)
+    spot = flat.clone()
+    spot[0, 0, 3, 3] = 1.0
+    # the spot misses 8/9 of its height, each of the nine pixels' means a ninth
+    expected = ((0.5 * 8 / 9) ** 2 + 8 * (0.5 / 9) ** 2) / 36
+    torch.testing.assert_close(measure_detail(torch.cat([flat, spot])), torch.tensor([0.0, expected]))
+    assert torch.equal(sharpen(spot, 0.0), spot) and sharpen(spot, 0.5)[0, 0, 3, 3] == 1.0
+    torch.testing.assert_close(sharpen(spot, 0.5)[0, 0, 3, 2], torch.tensor(0.5 - 0.5 * 0.5 / 9))
+
+
+def test_sharpening_reaches_the_detail_asked_for():
+    torch.manual_seed(0)
+    images = torch.nn.functional.interpolate(torch.rand(40, 1, 6, 6) - 0.5, size=24, mode="bilinear")
+    known = float(measure_detail(sharpen(images, 0.37)).mean())
+    assert match_detail(images, known) == pytest.approx(0.37, abs=1e-3)
+    assert match_detail(images, 0.5 * float(measure_detail(images).mean())) == 0.0  # sharp enough as they are
+    assert match_detail(images, 1e3) == pytest.approx(1.0, abs=1e-3)  # there is a limit
+
+
+def test_samples_are_as_sharp_as_the_training_images():
+    generator = toy_cvae(sampling="neighbours").eval()
+    torch.manual_seed(1)
+    images, labels = torch.rand(60, 1, 8, 8) * 2 - 1, torch.arange(60) % 3
+    generator.memorize([(images, labels)])
+    amount = float(generator.latents["sharpening"])
+    assert amount == pytest.approx(1.0, abs=1e-3)  # an untrained decoder paints no detail at all
+    noise, wanted = torch.randn(9, *generator.noise_shape), torch.arange(9) % 3
+    sharp = generator.sample(wanted, noise=noise)
+    del generator.latents["sharpening"]
+    torch.testing.assert_close(sharp, sharpen(generator.sample(wanted, noise=noise), amount))
+    generator.detail = 0.0
+    generator.memorize([(images, labels)])
+    assert "sharpening" not in generator.latents
+    generator.detail = 0.5 * float(measure_detail(generator.sample(wanted)).mean() / measure_detail(images).mean())
+    generator.memorize([(images, labels)])
+    assert generator.latents["sharpening"] == 0.0
 
 
 def test_sampling_from_the_prior_needs_no_latents():

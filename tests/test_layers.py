@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "synthaug"
 
 LEVELS = (
     "errors noise signals launching attributes batches budget ema metrics charts neighbours pictures cards.facts "
-    "cards.markdown generators.layers generators.bijections generators.augmentation generators.likelihoods "
-    "scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
+    "cards.markdown generators.layers generators.sharpness generators.bijections generators.augmentation "
+    "generators.likelihoods scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
     "benchmarks.losses residual",
     "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards streaming subsets generators.base generators.checkerboard generators.couplings "

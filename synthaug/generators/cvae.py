@@ -18,6 +18,7 @@ from synthaug.generators.ladder import LadderNetwork
 from synthaug.generators.layers import Canvas
 from synthaug.generators.likelihoods import DiscretizedLogistic, Likelihood, OptimalGaussian
 from synthaug.generators.neighbourhood import CHOICES, draw_between, draw_transferred, store_latents
+from synthaug.generators.sharpness import match_detail, measure_detail, sharpen
 from synthaug.noise import BatchRandom
 
 __all__ = ["CVAE"]
@@ -29,6 +30,10 @@ _KIN = "kin"
 _GAMMA, _PENALTY_EVERY = 1.0, 8
 _LATENT_DECAY = 1e-3
 """Weight of `latent_penalty` in a deterministic autoencoder, whose latents nothing else keeps near zero."""
+
+
+_MEASURED = 512
+"""Samples on which the detail is measured."""
 
 
 class _Row(NamedTuple):
@@ -83,6 +88,8 @@ class CVAE(ConditionalGenerator):
         clearance: In "neighbours", the first draw is taken whose image is at least so far from every training
             image of its class, in typical distances between such images, all as the network paints them; where
             none of the draws is, the farthest. 0 takes every draw.
+        detail: In "neighbours", samples are sharpened until they hold this share of the detail of training images:
+            between two images a decoder averages it away. 0 leaves them as painted.
         expansion: In "neighbours", factor on the distance from the centre of the class. Above 1 samples vary
             more than the training images and come less near to any of them; fewer of them look like their class.
         learning_rate: Peak learning rate.
@@ -129,6 +136,7 @@ class CVAE(ConditionalGenerator):
         spread: float = 0.5,
         tries: int = 16,
         clearance: float = 0.4,
+        detail: float = 1.0,
         expansion: float = 1.0,
         learning_rate: float = 2e-3,
         weight_decay: float = 0.01,
@@ -139,7 +147,12 @@ class CVAE(ConditionalGenerator):
         _check_word("likelihood", likelihood, LIKELIHOODS)
         counts = {"width": (width, 1), "latent_dim": (latent_dim, 1), "depth": (depth, 0), "tries": (tries, 1)}
         weights = {"beta": (beta, 0), "free_bits": (free_bits, 0), "adversarial": (adversarial, 0)}
-        weights |= {"warmup": (warmup, 0), "weight_decay": (weight_decay, 0), "clearance": (clearance, 0)}
+        weights |= {
+            "warmup": (warmup, 0),
+            "weight_decay": (weight_decay, 0),
+            "clearance": (clearance, 0),
+            "detail": (detail, 0),
+        }
         for name, (value, least) in {**counts, "spatial_latents": (spatial_latents, 0), **weights}.items():
             check_range(name, value, least)
         for name, value in {"color": color, "affine": affine, "translation": translation}.items():
@@ -154,7 +167,7 @@ class CVAE(ConditionalGenerator):
             )
         self.beta, self.free_bits, self.warmup, self.adversarial = beta, free_bits, warmup, adversarial
         self.sampling, self.spread, self.expansion = sampling, spread, expansion
-        self.tries, self.clearance = tries, clearance
+        self.tries, self.clearance, self.detail = tries, clearance, detail
         self._painted: tuple[dict[str, Tensor], tuple[bool, torch.device], Paintings] | None = None
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.likelihood: Likelihood = LIKELIHOODS[likelihood]()
@@ -337,19 +350,33 @@ class CVAE(ConditionalGenerator):
 
     @torch.no_grad()
     def memorize(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Keep the top posterior of every training image, sorted by class."""
-        means, sigmas, seen = [], [], []
+        """Keep the top posterior of every training image, sorted by class, and what draws between them need."""
+        means, sigmas, seen, details = [], [], [], []
         for images, labels in batches:
             context = self.network.embed(labels)
             _, _, mu, logvar = self.network.top_moments(context, self.network.encode(images, context))
             means.append(mu)
             sigmas.append((0.5 * logvar).exp() if self.beta else torch.zeros_like(mu))
             seen.append(labels)
+            details.append(measure_detail(images))
         self.latents = store_latents(
             torch.cat(means), torch.cat(sigmas), torch.cat(seen), self.num_classes, self.attributes
         )
         if self.clearance:
-            self.latents["spacing"] = Paintings(self.latents, self.decode).spacing()
+            self.latents["spacing"] = self._paintings(self.latents, kin=False).spacing()
+        if self.detail:
+            self.latents["sharpening"] = self._measure_sharpening(torch.cat(details), torch.cat(seen))
+
+    def _measure_sharpening(self, details: Tensor, labels: Tensor) -> Tensor:
+        """Return (), how much samples are to be sharpened to look as sharp as training images of the same classes."""
+        counts = torch.bincount(labels, minlength=self.num_classes)
+        present = torch.nonzero(counts)[:, 0]
+        wanted = present[torch.linspace(0, len(present) - 1e-3, _MEASURED, device=labels.device).long()]
+        noise = torch.randn((_MEASURED, *self.noise_shape), generator=torch.Generator().manual_seed(0))
+        parts = zip(torch.split(noise.to(labels.device), 64), torch.split(wanted, 64), strict=True)
+        drawn = torch.cat([self._draw_neighbours(*part, 1.0) for part in parts]).clamp(-1.0, 1.0)
+        means = torch.zeros_like(counts, dtype=details.dtype).index_add(0, labels, details) / counts.clamp_min(1)
+        return details.new_tensor(match_detail(drawn, self.detail * float(means[wanted].mean())))
 
     def open_choices(self) -> dict[str, tuple[Any, ...]]:
         """Return the ways of sampling, where the user left the choice to the fit."""
@@ -360,22 +387,27 @@ class CVAE(ConditionalGenerator):
 
     def decode_noise(self, noise: Tensor, labels: Tensor, temperature: float) -> Tensor:
         """Draw the top group as `sampling` says, the others from their priors."""
-        choices, rest = torch.split(noise, [self.tries * CHOICES, self._noise_size], dim=1)
-        parts = self._split(rest)
         if not self.latents or self.sampling == "prior":
+            _, parts = self._parts(noise)
             return self._paint(parts, labels, temperature, None)
-        stored = {name: tensor.to(noise.device) for name, tensor in self.latents.items()}
         if self.sampling == "transfer":
-            top = draw_transferred(stored, choices, parts[0], labels, temperature=temperature)
+            choices, parts = self._parts(noise)
+            top = draw_transferred(self._stored(noise), choices[0], parts[0], labels, temperature=temperature)
             return self._paint(parts, labels, temperature, top)
-        kin = self.sampling in (_KIN, "auto")
+        images = self._draw_neighbours(noise, labels, temperature)
+        amount = float(self.latents["sharpening"]) if "sharpening" in self.latents else 0.0
+        return sharpen(images, amount) if amount else images
 
-        tries = torch.split(choices, CHOICES, dim=1)
+    def _draw_neighbours(self, noise: Tensor, labels: Tensor, temperature: float) -> Tensor:
+        """Return the first draws that are clear of the training images, as they are painted."""
+        choices, parts = self._parts(noise)
+        stored = self._stored(noise)
+        kin = bool(self.attributes) and self.sampling in (_KIN, "auto")
 
         def draw(number: int, rows: Tensor) -> Tensor:
             own = [part[rows] for part in parts]
             how = {"spread": self.spread, "expansion": self.expansion, "temperature": temperature}
-            top = draw_between(stored, tries[number][rows], own[0], labels[rows], **how, kin=kin)
+            top = draw_between(stored, choices[number][rows], own[0], labels[rows], **how, kin=kin)
             return self._paint(own, labels[rows], temperature, top)
 
         if not self.clearance:
@@ -383,6 +415,14 @@ class CVAE(ConditionalGenerator):
         paintings = self._paintings(stored, kin=kin)
         spacing = stored["spacing"] if "spacing" in stored else paintings.spacing()
         return draw_clear(draw, paintings, labels, tries=self.tries, least=self.clearance * float(spacing))
+
+    def _parts(self, noise: Tensor) -> tuple[Sequence[Tensor], list[Tensor]]:
+        """Return the numbers that choose training images, for each try, and the noise of each group."""
+        choices, rest = torch.split(noise, [self.tries * CHOICES, self._noise_size], dim=1)
+        return torch.split(choices, CHOICES, dim=1), self._split(rest)
+
+    def _stored(self, noise: Tensor) -> dict[str, Tensor]:
+        return {name: tensor.to(noise.device) for name, tensor in self.latents.items()}
 
     def _paint(self, noise: list[Tensor], labels: Tensor, temperature: float, top: Tensor | None) -> Tensor:
         return self.likelihood.mean(self.network(None, labels, noise, temperature, top)[0])
