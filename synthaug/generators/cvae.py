@@ -41,18 +41,17 @@ class _Row(NamedTuple):
 
     images: float
     batch_size: int
-    beta: float
     affine: float
     translation: float
 
 
 _PRESETS = (
-    _Row(1_000, batch_size=64, beta=3.0, affine=0.5, translation=0.1),
-    _Row(2_000, batch_size=64, beta=2.0, affine=0.3, translation=0.1),
-    _Row(math.inf, batch_size=128, beta=1.0, affine=0.0, translation=0.0),
+    _Row(1_000, batch_size=64, affine=0.5, translation=0.1),
+    _Row(2_000, batch_size=64, affine=0.3, translation=0.1),
+    _Row(math.inf, batch_size=128, affine=0.0, translation=0.0),
 )
 _TINY = 16
-"""Below so many pixels a side an image says too little for a strong KL term: the latents would carry nothing."""
+"""Below so many pixels a side training images are not augmented: turned, they would be mostly blur."""
 
 
 class CVAE(ConditionalGenerator):
@@ -440,11 +439,10 @@ class CVAE(ConditionalGenerator):
         wide = image_size * channels**0.5 > 40  # more detail than digits need
         row = next(row for row in _PRESETS if sum(class_counts) <= row.images)
         if image_size < _TINY:
-            row = row._replace(beta=1.0, affine=0.0, translation=0.0)
+            row = row._replace(affine=0.0, translation=0.0)
         constructor = {
             "width": 32 if wide else 24,
             "latent_dim": 64 if wide else 32,
-            "beta": row.beta,
             "affine": row.affine,
             "translation": row.translation,
         }
