@@ -345,7 +345,7 @@ def test_the_bound_lets_nothing_further_out():
 
 def stored_points(rows=30):
     torch.manual_seed(0)
-    mu = torch.randn(2 * rows, 4)
+    mu = torch.randint(0, 256, (2 * rows, 4)) / 127.5 - 1  # a byte each, as paintings are kept
     return store_latents(mu, torch.zeros_like(mu), torch.arange(2 * rows) % 2, 2)
 
 
@@ -358,7 +358,7 @@ def test_the_first_draw_that_keeps_its_distance_is_taken():
     labels = torch.tensor([0, 1] * 50)
     tries = [torch.randn(100, 4, 1, 1) for _ in range(3)]
     tries[1][0], tries[2][0] = 50.0, 60.0
-    tries[0][1] = tries[1][1] = tries[2][1] = paintings.of(1)[4, :, None, None]
+    tries[0][1] = tries[1][1] = tries[2][1] = paintings.of(1)[4, :, None, None] / 127.5 - 1
     far = torch.stack([paintings.measure(part, labels) for part in tries])
     least = float(far[0].median())
     drawn = draw_clear(lambda number, rows: tries[number][rows], paintings, labels, tries=3, least=least)
@@ -395,11 +395,11 @@ def test_a_class_of_one_image_is_drawn_once():
 
 def test_kin_are_kept_clear_of_too():
     torch.manual_seed(0)
-    mu, labels = torch.cat([torch.randn(40, 4), torch.full((2, 4), 100.0)]), torch.tensor([0] * 40 + [1] * 2)
+    mu, labels = torch.cat([0.1 * torch.randn(40, 4) - 0.5, torch.full((2, 4), 0.5)]), torch.tensor([0] * 40 + [1] * 2)
     stored = store_latents(mu, torch.zeros(42, 4), labels, 2, [[0, 0], [0, 1]])
     assert len(Paintings(stored, paint_points).of(1)) == 2
     kin = Paintings(stored, paint_points, kin=True)
-    assert len(kin.of(1)) == 42 and kin.of(1).min() > 50  # green ones, where red ones are
+    assert len(kin.of(1)) == 42 and kin.of(1).min() > 127 > kin.of(0)[:40].max()  # green ones, where red ones are
 
 
 def test_samples_keep_clear_of_the_training_images():
@@ -417,7 +417,7 @@ def test_samples_keep_clear_of_the_training_images():
             assert torch.equal(drawn, generator.decode_noise(noise, wanted, 1.0))
             distances.append(Paintings(generator.latents, generator.decode).measure(drawn, wanted))
     every, clear, farthest = distances
-    close = 1e-4  # rows decoded with others
+    close = 1e-3  # rows decoded with others
     assert (farthest >= clear - close).all() and (clear >= every - close).all() and (farthest > every + close).any()
     assert ((clear >= 0.4 * spacing - close) | (clear - farthest).abs().le(close)).all()
     generator.clearance = 0.4

@@ -14,10 +14,11 @@ __all__ = ["Paintings", "draw_clear"]
 Paint = Callable[[Tensor, Tensor], Tensor]
 
 _MOST_VALUES = 1 << 26
-"""Pixel values of painted training images that are kept at most, over all classes."""
+"""Pixel values, a byte each, of painted training images that are kept at most, over all classes."""
 _ASKED = 256
 """Images of a class, evenly taken, whose nearest others tell the spacing."""
-_PART = 256
+_PART, _PART_VALUES = 256, 1 << 22
+"""Images that are painted, and pixel values that are compared, at a time."""
 
 
 class Paintings:
@@ -37,7 +38,7 @@ class Paintings:
         self._images: dict[int, Tensor] = {}
 
     def of(self, label: int) -> Tensor:
-        """Return the images (M, C * H * W) of a class; of very many, evenly so many that all classes fit."""
+        """Return the images (M, C * H * W) of a class as uint8; of very many, evenly so many that all classes fit."""
         if label not in self._images:
             latents = pool_latents(self.stored, label, kin=self.kin)
             values = self._decode(latents[:1], label).shape[1] if len(latents) else 1
@@ -54,7 +55,7 @@ class Paintings:
         for label in torch.unique(labels).tolist():
             if len(known := self.of(label)) > 1:
                 chosen = labels == label
-                distances[chosen] = torch.cdist(images[chosen].flatten(1), known).min(dim=1).values
+                distances[chosen] = _measure_all(images[chosen].flatten(1), known).amin(dim=1)
         return distances
 
     def spacing(self) -> Tensor:
@@ -65,17 +66,30 @@ class Paintings:
             if len(known) < 2:
                 continue
             rows = torch.arange(0, len(known), -(-len(known) // _ASKED), device=known.device)
-            distances = torch.cdist(known[rows], known)
+            distances = _measure_all(_to_images(known[rows]), known)
             distances[torch.arange(len(rows), device=known.device), rows] = torch.inf
-            found.append(distances.min(dim=1).values)
+            found.append(distances.amin(dim=1))
         return torch.cat(found).median() if found else torch.zeros(())
 
     def _decode(self, latents: Tensor, label: int) -> Tensor:
-        parts = [
-            self.paint(part, part.new_full((len(part),), label, dtype=torch.int64))
-            for part in torch.split(latents, _PART)
-        ]
-        return torch.cat(parts).flatten(1) if len(latents) else latents
+        """Return (N, C * H * W) uint8."""
+        parts = [latents.new_empty((0, 0), dtype=torch.uint8)]
+        for part in torch.split(latents, _PART):
+            painted = self.paint(part, part.new_full((len(part),), label, dtype=torch.int64)).flatten(1)
+            parts.append(((painted + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8))
+        return torch.cat(parts[1:] or parts)
+
+
+def _to_images(painted: Tensor) -> Tensor:
+    """Return uint8 values as float32 in [-1, 1]."""
+    return painted.float() / 127.5 - 1.0
+
+
+def _measure_all(images: Tensor, painted: Tensor) -> Tensor:
+    """Return the distances (N, M) of float images (N, V) from uint8 ones (M, V)."""
+    count = max(1, _PART_VALUES // images.shape[1])
+    parts = [torch.cdist(images, _to_images(part)) for part in torch.split(painted, count)]
+    return torch.cat(parts, dim=1)
 
 
 def draw_clear(
