@@ -13,11 +13,11 @@ __all__ = ["Paintings", "draw_clear"]
 
 Paint = Callable[[Tensor, Tensor], Tensor]
 
-_MOST_VALUES = 1 << 26
+_MOST_VALUES = 1 << 25
 """Pixel values, a byte each, of painted training images that are kept at most, over all classes."""
-_ASKED = 256
+_ASKED = 128
 """Images of a class, evenly taken, whose nearest others tell the spacing."""
-_PART, _PART_VALUES = 256, 1 << 22
+_PART, _PART_VALUES = 32, 1 << 19
 """Images that are painted, and pixel values that are compared, at a time."""
 
 
@@ -40,10 +40,7 @@ class Paintings:
     def of(self, label: int) -> Tensor:
         """Return the images (M, C * H * W) of a class as uint8; of very many, evenly so many that all classes fit."""
         if label not in self._images:
-            latents = pool_latents(self.stored, label, kin=self.kin)
-            values = self._decode(latents[:1], label).shape[1] if len(latents) else 1
-            most = max(1, _MOST_VALUES // (len(self.stored["counts"]) * values))
-            self._images[label] = self._decode(latents[:: -(-len(latents) // most) or 1], label)
+            self._images[label] = self._paint_evenly(pool_latents(self.stored, label, kin=self.kin), label)
         return self._images[label]
 
     def measure(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -71,13 +68,22 @@ class Paintings:
             found.append(distances.amin(dim=1))
         return torch.cat(found).median() if found else torch.zeros(())
 
+    def _paint_evenly(self, latents: Tensor, label: int) -> Tensor:
+        """Return (M, C * H * W) uint8."""
+        if not len(latents):
+            return latents.new_empty((0, 0), dtype=torch.uint8)
+        values = self._decode(latents[:1], label).shape[1]
+        most = max(1, _MOST_VALUES // (len(self.stored["counts"]) * values))
+        if len(latents) > most:
+            latents = latents[torch.linspace(0, len(latents) - 1, most, device=latents.device).round().long()]
+        painted = latents.new_empty((len(latents), values), dtype=torch.uint8)
+        for start in range(0, len(latents), _PART):
+            painted[start : start + _PART] = self._decode(latents[start : start + _PART], label)
+        return painted
+
     def _decode(self, latents: Tensor, label: int) -> Tensor:
-        """Return (N, C * H * W) uint8."""
-        parts = [latents.new_empty((0, 0), dtype=torch.uint8)]
-        for part in torch.split(latents, _PART):
-            painted = self.paint(part, part.new_full((len(part),), label, dtype=torch.int64)).flatten(1)
-            parts.append(((painted + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8))
-        return torch.cat(parts[1:] or parts)
+        painted = self.paint(latents, latents.new_full((len(latents),), label, dtype=torch.int64)).flatten(1)
+        return ((painted + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def _to_images(painted: Tensor) -> Tensor:

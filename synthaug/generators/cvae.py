@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -32,8 +33,8 @@ _LATENT_DECAY = 1e-3
 """Weight of `latent_penalty` in a deterministic autoencoder, whose latents nothing else keeps near zero."""
 
 
-_MEASURED = 512
-"""Samples on which the detail is measured."""
+_MEASURED, _PART = 256, 32
+"""Samples on which the detail is measured, and images that are encoded or drawn at a time."""
 
 
 class _Row(NamedTuple):
@@ -350,32 +351,39 @@ class CVAE(ConditionalGenerator):
     @torch.no_grad()
     def memorize(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Keep the top posterior of every training image, sorted by class, and what draws between them need."""
-        means, sigmas, seen, details = [], [], [], []
-        for images, labels in batches:
+        means, sigmas, seen = [], [], []
+        details = torch.zeros(self.num_classes, device=self.log_sigma.device)
+        parts = (zip(*(torch.split(tensor, _PART) for tensor in batch), strict=True) for batch in batches)
+        for images, labels in itertools.chain.from_iterable(parts):
             context = self.network.embed(labels)
             _, _, mu, logvar = self.network.top_moments(context, self.network.encode(images, context))
             means.append(mu)
             sigmas.append((0.5 * logvar).exp() if self.beta else torch.zeros_like(mu))
             seen.append(labels)
-            details.append(measure_detail(images))
+            details.index_add_(0, labels, measure_detail(images))
         self.latents = store_latents(
             torch.cat(means), torch.cat(sigmas), torch.cat(seen), self.num_classes, self.attributes
         )
         if self.clearance:
             self.latents["spacing"] = self._paintings(self.latents, kin=False).spacing()
         if self.detail:
-            self.latents["sharpening"] = self._measure_sharpening(torch.cat(details), torch.cat(seen))
+            self.latents["sharpening"] = self._measure_sharpening(details)
+        self._painted = None  # the judge that is fitted next needs the memory; painted anew when asked for
 
-    def _measure_sharpening(self, details: Tensor, labels: Tensor) -> Tensor:
-        """Return (), how much samples are to be sharpened to look as sharp as training images of the same classes."""
-        counts = torch.bincount(labels, minlength=self.num_classes)
+    def _measure_sharpening(self, details: Tensor) -> Tensor:
+        """Return (), how much samples are to be sharpened to look as sharp as training images of the same classes.
+
+        Args:
+            details: (K,) sum of the detail of the training images of each class.
+        """
+        counts = self.latents["counts"]
         present = torch.nonzero(counts)[:, 0]
-        wanted = present[torch.linspace(0, len(present) - 1e-3, _MEASURED, device=labels.device).long()]
+        wanted = present[torch.linspace(0, len(present) - 1e-3, _MEASURED, device=counts.device).long()]
         noise = torch.randn((_MEASURED, *self.noise_shape), generator=torch.Generator().manual_seed(0))
-        parts = zip(torch.split(noise.to(labels.device), 64), torch.split(wanted, 64), strict=True)
+        parts = zip(torch.split(noise.to(counts.device), _PART), torch.split(wanted, _PART), strict=True)
         drawn = torch.cat([self._draw_neighbours(*part, 1.0) for part in parts]).clamp(-1.0, 1.0)
-        means = torch.zeros_like(counts, dtype=details.dtype).index_add(0, labels, details) / counts.clamp_min(1)
-        return details.new_tensor(match_detail(drawn, self.detail * float(means[wanted].mean())))
+        real = (details / counts.clamp_min(1))[wanted].mean()
+        return details.new_tensor(match_detail(drawn, self.detail * float(real)))
 
     def open_choices(self) -> dict[str, tuple[Any, ...]]:
         """Return the ways of sampling, where the user left the choice to the fit."""
