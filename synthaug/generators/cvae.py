@@ -31,8 +31,6 @@ _KIN = "kin"
 _GAMMA, _PENALTY_EVERY = 1.0, 8
 _LATENT_DECAY = 1e-3
 """Weight of `latent_penalty` in a deterministic autoencoder, whose latents nothing else keeps near zero."""
-
-
 _MEASURED, _PART = 256, 32
 """Samples on which the detail is measured, and images that are encoded or drawn at a time."""
 
