@@ -8,14 +8,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +25,8 @@ from synthaug.errors import FailedError, InputError
 from synthaug.filtering import Filter, judge_images
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import BLOCK_SIZE, draw_normal
-from synthaug.png import pack_png
 
-__all__ = ["NUM_THREADS", "Block", "BlockPool", "Drawn", "Key", "Sampler", "fixed_threads", "pack_block"]
+__all__ = ["NUM_THREADS", "Block", "BlockPool", "Drawn", "Key", "Sampler", "fixed_threads"]
 
 NUM_THREADS = 1
 """Threads on which a block is computed, whatever the machine: sums depend on it."""
@@ -47,12 +45,12 @@ class Block:
     Args:
         kept: (64,) bool.
         rejected: Reason -> (64,) bool; the masks and `kept` are disjoint and cover everything.
-        files: (kept draws, L) uint8, their PNG files, which are equally long, in order.
+        pixels: (kept draws, H, W, C) uint8, in order.
     """
 
     kept: NDArray[np.bool_]
     rejected: dict[str, NDArray[np.bool_]]
-    files: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
 
 
 class Sampler:
@@ -77,7 +75,8 @@ class Sampler:
         Raises:
             FailedError: If an image is not finite.
         """
-        return pack_block(self.draw(key))
+        pixels, kept, rejected = self.draw(key)
+        return Block(kept, rejected, pixels if kept.all() else pixels[kept])
 
     @torch.no_grad()
     def draw(self, key: Key) -> Drawn:
@@ -110,22 +109,12 @@ class Sampler:
         return pixels, kept.numpy(), {name: mask.numpy() for name, mask in rejected.items()}
 
 
-def pack_block(drawn: Drawn) -> Block:
-    """Return the block of what `Sampler.draw` returned, its kept pixels encoded."""
-    pixels, mask, rejected = drawn
-    return Block(mask, rejected, pack_png(pixels if mask.all() else pixels[mask]))
-
-
 class BlockPool:
-    """Context that computes blocks ahead of whoever writes them: in threads, or in worker processes.
-
-    Their bits are the same. One thread samples while the caller encodes and writes; they overlap because waiting for
-    a device, array arithmetic and compression go on without the interpreter's lock. A third thread, for the
-    encoding, was slower on two cores (docs/evidence.md, "Generation and two processes").
+    """Context that computes blocks: here when they are asked for, or ahead in worker processes, to the same bits.
 
     Args:
         sampler: Computes one block.
-        num_processes: 1 computes in threads of this process.
+        num_processes: 1 computes in this process.
 
     Raises:
         InputError: If the sampler cannot be sent to other processes.
@@ -133,12 +122,10 @@ class BlockPool:
 
     def __init__(self, sampler: Sampler, num_processes: int) -> None:
         self._ahead = max(4, 2 * num_processes)
-        self._sampler, self._packs = sampler, num_processes == 1
-        self._futures: dict[Key, Future[Any]] = {}
-        self._executor: Executor
-        if num_processes == 1:
-            self._executor = ThreadPoolExecutor(1, initializer=_fix_threads)
-        else:
+        self._sampler = sampler
+        self._futures: dict[Key, Future[Block]] = {}
+        self._executor: Executor | None = None
+        if num_processes > 1:
             try:
                 ForkingPickler.dumps(sampler)
             except Exception as error:
@@ -163,7 +150,8 @@ class BlockPool:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
 
     def get(self, key: Key, upcoming: Iterable[Key]) -> Block:
         """Return a block.
@@ -175,24 +163,19 @@ class BlockPool:
         Raises:
             FailedError: If the block cannot be computed or a worker process died.
         """
+        if self._executor is None:
+            with fixed_threads():
+                return self._sampler(key)
         try:
             for wanted in (key, *islice(upcoming, self._ahead)):
                 if wanted not in self._futures and (wanted == key or len(self._futures) < self._ahead):
-                    self._futures[wanted] = self._submit(wanted)
-            computed = self._futures.pop(key).result()
-            return pack_block(computed) if self._packs else computed
+                    self._futures[wanted] = self._executor.submit(_compute, wanted)
+            return self._futures.pop(key).result()
         except BrokenProcessPool:
             raise FailedError(
                 "a worker process died (out of memory, or a script without an `if __name__ == '__main__':` "
                 "guard); run it again to go on, or with num_processes=1"
             ) from None
-
-    def _submit(self, key: Key) -> Future[Any]:
-        return self._executor.submit(self._sampler.draw if self._packs else _compute, key)
-
-
-def _fix_threads() -> None:
-    torch.set_num_threads(NUM_THREADS)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthaug.errors import FailedError, InputError, StoppedError
-from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, ShardWriter, hash_file, publish, write_file
+from synthaug.shardprocess import RemoteShard
+from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, Rows, ShardWriter, hash_file, publish, write_file
 
 __all__ = ["RowStream", "ShardFolder", "is_finished"]
 
@@ -32,8 +34,8 @@ class RowStream(Protocol):
     def num_rows(self) -> int:
         """Rows in all."""
 
-    def read(self, count: int) -> Iterator[pa.Table]:
-        """Yield tables that hold the next `count` rows together, each at most some hundred rows."""
+    def read(self, count: int) -> Iterator[pa.Table | Rows]:
+        """Yield the next `count` rows in parts of at most some hundred: tables, or what becomes one."""
 
     def state(self) -> dict[str, Any]:
         """Return, JSON-friendly, where the stream stands after the rows yielded last."""
@@ -114,6 +116,7 @@ class ShardFolder:
         *,
         rows_per_shard: int = ROWS_PER_SHARD,
         stopped: Callable[[], int] = lambda: 0,
+        open_shard: Callable[[Path, pa.Schema], ShardWriter | RemoteShard] = ShardWriter,
     ) -> None:
         """Write every shard that is not there yet, or not as it should be.
 
@@ -122,12 +125,45 @@ class ShardFolder:
             schema: Of every shard.
             rows_per_shard: Rows after which a stream begins its next shard.
             stopped: Number of a stop signal that came, else 0; looked at after every table.
+            open_shard: Opens a file for rows: `ShardWriter`, or `ShardProcess.open`.
 
         Raises:
             StoppedError: After a signal, with the rows so far kept.
             FailedError: As raised by a stream, with the rows so far kept.
         """
         self.data.mkdir(parents=True, exist_ok=True)
+        with ThreadPoolExecutor(1) as recorder:  # a shard is hashed and recorded while the next one is written
+            recorded: Future[None] | None = None
+            for entry, stream in self._missing_shards(splits, rows_per_shard):
+                temporary = self.data / f".{entry['file']}.tmp"
+                with open_shard(temporary, schema) as writer:
+                    rows, failure = self._fill(writer, entry, stream, stopped)
+                if rows < entry["rows"]:
+                    recorder.submit(self._keep_pending, writer, entry, temporary, stream.state(), rows).result()
+                    if failure is None or stopped():  # which may have ended the worker processes too
+                        raise self._stopped(stopped()) from None
+                    raise failure
+                if recorded is not None:
+                    recorded.result()
+                recorded = recorder.submit(self._record, writer, entry, temporary, stream.state())
+                if signal_number := stopped():
+                    recorded.result()
+                    raise self._stopped(signal_number)
+            if recorded is not None:
+                recorded.result()
+
+    def finish(self) -> None:
+        """Make the folder a finished one; its other files must be there already."""
+        if not (self.folder / "data").is_dir():
+            (self.folder / _PARTIAL / "data").rename(self.folder / "data")
+        self.manifest["pending"] = None
+        write_file(self.folder / "manifest.json", _dump(self.manifest))
+        shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
+
+    def _missing_shards(
+        self, splits: Mapping[str, Sequence[RowStream]], rows_per_shard: int
+    ) -> Iterator[tuple[dict[str, Any], RowStream]]:
+        """Yield each shard that is not there, and the stream of its rows at its place."""
         known = {entry["file"]: entry for entry in self.manifest["shards"]}
         for split, streams in splits.items():
             sizes = [_cut(stream.num_rows, rows_per_shard) for stream in streams]
@@ -141,40 +177,26 @@ class ShardFolder:
                     if name in known and self._verify(known[name]):
                         stream.seek(known[name]["state"])
                         continue
-                    entry = {"file": name, "split": split, "rows": rows}
-                    self._write_shard(entry, stream, schema, stopped)
+                    yield {"file": name, "split": split, "rows": rows}, stream
 
-    def finish(self) -> None:
-        """Make the folder a finished one; its other files must be there already."""
-        if not (self.folder / "data").is_dir():
-            (self.folder / _PARTIAL / "data").rename(self.folder / "data")
-        self.manifest["pending"] = None
-        write_file(self.folder / "manifest.json", _dump(self.manifest))
-        shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
-
-    def _write_shard(
-        self, entry: dict[str, Any], stream: RowStream, schema: pa.Schema, stopped: Callable[[], int]
-    ) -> None:
-        path = self.data / entry["file"]
-        temporary = path.with_name(f".{path.name}.tmp")
-        done = 0
-        with ShardWriter(temporary, schema) as writer:
-            done += self._restore_pending(entry, stream, writer)
-            try:
-                for table in stream.read(entry["rows"] - done):
-                    writer.write(table)
-                    done += len(table)
-                    if (signal_number := stopped()) and done < entry["rows"]:
-                        raise StoppedError("stopped", signal_number)
-            except (StoppedError, FailedError):
-                writer.close()
-                self._keep_pending(entry, temporary, stream, done)
-                if signal_number := stopped():  # which may have ended the worker processes too
-                    raise self._stopped(signal_number) from None
-                raise
-        self._record(entry, temporary, path, stream.state())
-        if signal_number := stopped():
-            raise self._stopped(signal_number)
+    def _fill(
+        self,
+        writer: ShardWriter | RemoteShard,
+        entry: Mapping[str, Any],
+        stream: RowStream,
+        stopped: Callable[[], int],
+    ) -> tuple[int, FailedError | None]:
+        """Write the rows of a shard, up to a signal or what the stream fails with; return their number and that."""
+        done = self._restore_pending(entry, stream, writer)
+        try:
+            for rows in stream.read(entry["rows"] - done):
+                writer.write(rows)
+                done += len(rows)
+                if stopped() and done < entry["rows"]:
+                    break
+        except FailedError as error:
+            return done, error
+        return done, None
 
     def _stopped(self, signal_number: int) -> StoppedError:
         return StoppedError(
@@ -183,9 +205,12 @@ class ShardFolder:
             signal_number,
         )
 
-    def _record(self, entry: dict[str, Any], temporary: Path, path: Path, state: Mapping[str, Any]) -> None:
+    def _record(
+        self, writer: ShardWriter | RemoteShard, entry: dict[str, Any], temporary: Path, state: Mapping[str, Any]
+    ) -> None:
+        writer.wait()
         entry |= {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary), "state": dict(state)}
-        publish(temporary, path)
+        publish(temporary, self.data / entry["file"])
         others = [other for other in self.manifest["shards"] if other["file"] != entry["file"]]
         self.manifest["shards"] = sorted([*others, entry], key=lambda e: e["file"])
         self.manifest["pending"] = None
@@ -196,7 +221,15 @@ class ShardFolder:
     def _pending(self) -> Path:
         return self.folder / _PARTIAL / "pending.parquet"
 
-    def _keep_pending(self, entry: dict[str, Any], temporary: Path, stream: RowStream, rows: int) -> None:
+    def _keep_pending(
+        self,
+        writer: ShardWriter | RemoteShard,
+        entry: Mapping[str, Any],
+        temporary: Path,
+        state: Mapping[str, Any],
+        rows: int,
+    ) -> None:
+        writer.wait()
         self._pending.parent.mkdir(exist_ok=True)
         publish(temporary, self._pending)
         self.manifest["pending"] = {
@@ -204,11 +237,11 @@ class ShardFolder:
             "rows": rows,
             "bytes": self._pending.stat().st_size,
             "sha256": hash_file(self._pending),
-            "state": stream.state(),
+            "state": dict(state),
         }
         self._save()
 
-    def _restore_pending(self, entry: Mapping[str, Any], stream: RowStream, writer: ShardWriter) -> int:
+    def _restore_pending(self, entry: Mapping[str, Any], stream: RowStream, writer: ShardWriter | RemoteShard) -> int:
         """Take up the rows that an interrupted command had for this shard; return how many."""
         kept = self.manifest["pending"]
         if kept is None or kept["shard"] != entry["file"] or not _matches(self._pending, kept):

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Features
-from numpy.typing import NDArray
 
 from synthaug.balance import BalancePlan
 from synthaug.columns import Columns
 from synthaug.drawing import Block, BlockPool, Key
+from synthaug.drawnrows import DrawnRows, RepeatedColumns
 from synthaug.errors import FailedError
 from synthaug.groups import class_values
 from synthaug.noise import BLOCK_SIZE
@@ -78,13 +78,12 @@ class SyntheticRows:
         max_draws: int | None = None,
         bar: Any = None,
     ) -> None:
-        self._pool, self._origin, self._max_draws, self._bar = pool, origin, max_draws, bar
+        self._pool, self._max_draws, self._bar = pool, max_draws, bar
         self._classes = [(name, class_names.index(name), n) for name, n in plan.missing.items() if n]
         self._values = {name: class_values(features, columns, name) for name, _, _ in self._classes}
         self._schema, self._columns = features.arrow_schema, columns  # made anew at each call of the property
-        known = {"generator": origin.generator, "checkpoint": origin.checkpoint, "seed": origin.seed}
-        self._repeated = {f.name: _repeat(known.get(f.name), f.type) for f in self._schema.field("provenance").type}
-        self._constant: dict[str, dict[str, pa.Array]] = {}
+        self._known = {"generator": origin.generator, "checkpoint": origin.checkpoint, "seed": origin.seed}
+        self._repeated: dict[str, RepeatedColumns] = {}
         self._class, self._draw = 0, 0
         self._last: tuple[Key, Block] | None = None
         self.tallies: dict[str, Tally] = {}
@@ -109,8 +108,8 @@ class SyntheticRows:
             name: Tally(t["drawn"], t["accepted"], dict(t["rejected"])) for name, t in state["acceptance"].items()
         }
 
-    def read(self, count: int) -> Iterator[pa.Table]:
-        """Yield the next `count` rows, one table a block (empty where the filter kept nothing).
+    def read(self, count: int) -> Iterator[DrawnRows]:
+        """Yield the next `count` rows, block by block (none where the filter kept nothing).
 
         Raises:
             FailedError: If a class falls short of what it misses.
@@ -134,12 +133,12 @@ class SyntheticRows:
                 tally.rejected[reason] = tally.rejected.get(reason, 0) + int(mask[start:end].sum())
             count -= len(chosen)
             first = int(np.count_nonzero(block.kept[:start]))
-            files = block.files[first : first + len(chosen)]
+            pixels = block.pixels[first : first + len(chosen)]
             self._draw += end - start
             if tally.accepted == missing:
                 self._class, self._draw = self._class + 1, 0
             self._show(name, tally, len(chosen))
-            yield self._table(name, files, number * BLOCK_SIZE + chosen)
+            yield DrawnRows(self._repeated_in(name), pixels, number * BLOCK_SIZE + chosen)
 
     def _get(self, key: Key, needed: int) -> Block:
         # the limit of a shard often falls inside a block, which is then wanted twice in a row
@@ -161,30 +160,21 @@ class SyntheticRows:
             self._bar.update(rows)
             self._bar.set_postfix_str(f"{name!r}: {tally.accepted / tally.drawn:.0%} accepted", refresh=False)
 
-    def _table(self, name: str, files: NDArray[np.uint8], draws: NDArray[np.int64]) -> pa.Table:
-        rows, schema = len(files), self._schema
-        image, origin = schema.field(self._columns.image), schema.field("provenance")
-        paths = pa.nulls(rows, pa.string())
-        parts = [self._repeated[f.name][:rows] if f.name != "draw" else pa.array(draws, f.type) for f in origin.type]
-        columns = {
-            **self._columns_of(name),
-            image.name: pa.StructArray.from_arrays([_as_binary(files), paths], fields=list(image.type)),
-            origin.name: pa.StructArray.from_arrays(parts, fields=list(origin.type)),
-        }
-        return pa.Table.from_arrays([columns[f.name][:rows] for f in schema], schema=schema)
-
-    def _columns_of(self, name: str) -> dict[str, pa.Array]:
-        """Return the columns that are the same in all rows of a class, a block long; of the last class, kept."""
-        if name not in self._constant:
+    def _repeated_in(self, name: str) -> RepeatedColumns:
+        """Return what all rows of a class have; of the last class, kept."""
+        if name not in self._repeated:
             values = {**self._values[name], "synthetic": True}
-            self._constant = {name: {f.name: _repeat(values.get(f.name), f.type) for f in self._schema}}
-        return self._constant[name]
-
-
-def _as_binary(files: NDArray[np.uint8]) -> pa.Array:
-    """Return the rows (N, L) of a contiguous array as a binary array over the same memory."""
-    offsets = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
-    return pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(offsets), pa.py_buffer(files)])
+            rest = [f for f in self._schema if f.name not in (self._columns.image, "provenance")]
+            origin = [f for f in self._schema.field("provenance").type if f.name != "draw"]
+            self._repeated = {
+                name: RepeatedColumns(
+                    self._schema,
+                    self._columns.image,
+                    {f.name: _repeat(values.get(f.name), f.type) for f in rest},
+                    {f.name: _repeat(self._known.get(f.name), f.type) for f in origin},
+                )
+            }
+        return self._repeated[name]
 
 
 def _repeat(value: Any, kind: pa.DataType) -> pa.Array:

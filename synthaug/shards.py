@@ -8,13 +8,14 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthaug.errors import InputError
 
-__all__ = ["ROWS_PER_SHARD", "UNIT_ROWS", "ShardWriter", "hash_file", "locked", "publish", "write_file"]
+__all__ = ["ROWS_PER_SHARD", "UNIT_ROWS", "Rows", "ShardWriter", "hash_file", "locked", "publish", "write_file"]
 
 ROWS_PER_SHARD = 10_000
 """Rows after which the next shard begins."""
@@ -99,12 +100,22 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+class Rows(Protocol):
+    """Rows that become a table when they are written."""
+
+    def __len__(self) -> int:
+        """Rows in all."""
+
+    def table(self) -> pa.Table:
+        """Return them in the schema of the shard."""
+
+
 class ShardWriter:
     """Parquet writer whose row groups depend on the rows only, however they arrive."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._schema, self._waiting, self._group = schema, [schema.empty_table()], [schema.empty_table()]
-        self._group_bytes, self._waiting_rows, self._waiting_bytes = 0, 0, 0
+        self._waiting = [schema.empty_table()]
+        self._rows, self._bytes = 0, 0
         plain = [name for name in schema.names if not pa.types.is_nested(schema.field(name).type)]
         self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
             path,
@@ -122,42 +133,51 @@ class ShardWriter:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def write(self, table: pa.Table) -> None:
+    def write(self, rows: pa.Table | Rows) -> None:
         """Add rows; whole units move on to the row group."""
-        if not len(table):
+        if not len(rows):
             return
+        if isinstance(rows, pa.Table):
+            table, size = rows, rows.nbytes  # its buffers may hold the rows of a whole file
+        else:
+            table = rows.table()
+            size = table.get_total_buffer_size()  # faster than nbytes, and the same but for some padding
         self._waiting.append(table)
-        self._waiting_rows += len(table)
-        self._waiting_bytes += table.get_total_buffer_size()  # at least what the rows take, and faster than nbytes
-        if self._waiting_rows >= _GROUP_ROWS // 4 or self._waiting_bytes >= _GROUP_BYTES // 4:
-            self._move()
+        self._rows, self._bytes = self._rows + len(table), self._bytes + size
+        if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
+            self._flush(last=False)
 
-    def _move(self) -> None:
-        waiting = pa.concat_tables(self._waiting).combine_chunks()  # a unit's bytes depend on its chunks
-        whole = len(waiting) // UNIT_ROWS * UNIT_ROWS
-        for start in range(0, whole, UNIT_ROWS):
-            self._group.append(waiting.slice(start, UNIT_ROWS))
-            self._group_bytes += self._group[-1].nbytes
-            if (len(self._group) - 1) * UNIT_ROWS >= _GROUP_ROWS or self._group_bytes >= _GROUP_BYTES:
-                self._flush()
-        self._waiting, self._waiting_rows = [waiting.slice(whole)], len(waiting) - whole
-        self._waiting_bytes = self._waiting[0].nbytes
-
-    def _flush(self) -> None:
-        table = pa.concat_tables(self._group).combine_chunks()
-        if len(table) and self._writer is not None:
-            self._writer.write_table(table, row_group_size=len(table))
-        self._group, self._group_bytes = [self._schema.empty_table()], 0
+    def _flush(self, *, last: bool) -> None:
+        """Write the row groups that are complete; all there are at the end."""
+        waiting = pa.concat_tables(self._waiting).combine_chunks()  # pages depend on the chunks
+        while len(waiting) and ((rows := _count_group(waiting)) or last) and self._writer is not None:
+            group = waiting.slice(0, rows or len(waiting))
+            self._writer.write_table(group, row_group_size=len(group))
+            waiting = waiting.slice(len(group))
+        self._waiting, self._rows, self._bytes = [waiting], len(waiting), waiting.nbytes
 
     def close(self) -> None:
         """Write what is left and the footer."""
         if self._writer is None:
             return
-        self._move()
-        self._group += self._waiting
-        self._flush()
+        self._flush(last=True)
         self._writer.close()
         self._writer = None
+
+    def wait(self) -> None:
+        """Do nothing: the file is complete once it is closed."""
+
+
+def _count_group(table: pa.Table) -> int:
+    """Return how many of the first rows make a row group; 0 if it takes more than there are."""
+    if len(table) >= _GROUP_ROWS and table.slice(0, _GROUP_ROWS).nbytes < _GROUP_BYTES:
+        return _GROUP_ROWS
+    size = 0
+    for end in range(UNIT_ROWS, min(len(table), _GROUP_ROWS) + 1, UNIT_ROWS):
+        size += table.slice(end - UNIT_ROWS, UNIT_ROWS).nbytes
+        if size >= _GROUP_BYTES or end == _GROUP_ROWS:
+            return end
+    return 0
 
 
 def hash_file(path: Path) -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from synthaug.codec import to_tensor
 from synthaug.drawing import NUM_THREADS, BlockPool, Sampler
@@ -114,14 +112,7 @@ def _blocks(pool: BlockPool, label: int, per_class: int, *, certain: bool) -> It
     needed = -(-per_class // BLOCK_SIZE)
     for number in range(-(-(20 * per_class + 1_000) // BLOCK_SIZE) if not certain else needed):
         upcoming = [(label, other) for other in range(number + 1, needed)]
-        yield np.stack([_decode(file) for file in pool.get((label, number), upcoming).files])
-
-
-def _decode(file: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the pixels of a PNG file that `pack_png` wrote, in its own mode."""
-    with Image.open(io.BytesIO(file.tobytes())) as image:
-        pixels = np.asarray(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+        yield pool.get((label, number), upcoming).pixels
 
 
 def _judge(
