@@ -514,7 +514,8 @@ if __name__ == "__main__":
     generate_small({output!r}, {check!r}, {processes}, {kill_at!r}, own_writer={check!r} == "none")
 """
 WRITING = ((drawing.BlockPool, "get"), (ShardWriter, "write"), (RemoteShard, "write"), (folder, "hash_file"),
-           (folder, "publish"), (folder, "write_file"), (export, "write_file"), (Path, "rename"), (Path, "replace"))  # fmt: skip
+           (folder, "publish"), (folder, "write_file"), (export, "write_file"), (Path, "rename"),
+           (Path, "replace"))  # fmt: skip
 """Calls around which a generation is killed: blocks, rows, hashes, and the files that appear."""
 
 

@@ -1,12 +1,14 @@
 """Generation end to end over sampling alone, and fits on two processes over one: `make speed`.
 
-The sampler stands for one on an accelerator: its images are ready, 32 x 32 RGB, and it waits for them without using
-the processor, as for a device that makes so many rows a second (or not at all: "ready" goes as fast as noise and
-rounding allow). Sampling alone is the same `Sampler.draw` without files; end to end is what `synthaug generate` does
-until the folder is finished. Both in turns, best of ROUNDS, so that a busy machine disturbs both alike. Fits are of
-28 px grey noise, one thread a process, in turns too, and the median of their ratios is the figure.
+The sampler stands for one on an accelerator: its images are ready, 32 x 32 RGB, 2,048 different ones (a block that
+repeats would compress better than any data set does), and it waits for them without using the processor, as for a
+device that makes so many rows a second (or not at all: "ready" goes as fast as noise and rounding allow). Sampling
+alone is the same `Sampler.draw` without files; end to end is what `synthaug generate` does until the folder is
+finished. Both in turns, best of ROUNDS, so that a busy machine disturbs both alike. Fits are of 28 px grey noise, one
+thread a process, in turns too, and the median of their ratios is the figure.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -30,8 +32,8 @@ from synthaug.drawing import Sampler
 from synthaug.generation import write_rows
 from synthaug.noise import BLOCK_SIZE
 
-ROWS, ROUNDS = 512 * BLOCK_SIZE, 3
-IMAGES = torch.nn.functional.interpolate(torch.rand(BLOCK_SIZE, 3, 8, 8) * 2 - 1, size=32, mode="bilinear")
+ROWS, ROUNDS = 4_096 * BLOCK_SIZE, 3
+IMAGES = torch.nn.functional.interpolate(torch.rand(32 * BLOCK_SIZE, 3, 8, 8) * 2 - 1, size=32, mode="bilinear")
 PLAIN = {
     "seed": 0, "temperature": None, "filter": "none", "judge": None, "max_draws": None, "mix_with": None,
     "other_splits": None, "split": "train", "on_bad_image": "error", "num_processes": 1, "fresh": False,
@@ -39,13 +41,13 @@ PLAIN = {
 
 
 class ReadyGenerator(ToyGenerator):
-    """Returns the same images, after `seconds`."""
+    """Returns one block of images after the other, each after `seconds`."""
 
     family = "ready"
 
     def __init__(self, seconds):
         super().__init__(image_size=32, channels=3)
-        self.seconds = seconds
+        self.seconds, self.blocks = seconds, itertools.cycle(IMAGES.split(BLOCK_SIZE))
 
     @property
     def noise_shape(self):
@@ -53,7 +55,7 @@ class ReadyGenerator(ToyGenerator):
 
     def decode_noise(self, noise, labels, temperature):
         time.sleep(self.seconds)
-        return IMAGES
+        return next(self.blocks)
 
 
 @pytest.mark.parametrize("pace", [25_000, 50_000, 100_000, None], ids=["25,000", "50,000", "100,000", "ready"])
