@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features
 from tqdm import tqdm
@@ -27,6 +28,7 @@ from synthaug.jobs import GenerationJob
 from synthaug.launching import local_processes, process_number
 from synthaug.localfiles import quiet_datasets
 from synthaug.noise import BLOCK_SIZE
+from synthaug.png import pack_png
 from synthaug.shardprocess import RemoteShard, ShardProcess
 from synthaug.shards import ROWS_PER_SHARD, ShardWriter, locked
 from synthaug.signals import StopSignals
@@ -214,7 +216,8 @@ def _choose_writer(
     process: AbstractContextManager[ShardProcess | None] = nullcontext()
     if rows >= _ROWS_FOR_A_PROCESS and sys.executable and (os.cpu_count() or 1) > 1:
         with suppress(OSError):
-            process = ShardProcess(BLOCK_SIZE * generator.channels * generator.image_size**2)
+            shape = (1, generator.image_size, generator.image_size, generator.channels)
+            process = ShardProcess(BLOCK_SIZE * pack_png(np.zeros(shape, np.uint8)).size)
     with process as started:
         yield ShardWriter if started is None else started.open
 

@@ -2,9 +2,9 @@
 
 Two threads of one process would wait for each other: they take the interpreter's lock in turns, many times in a block
 (docs/evidence.md, "Generation and two processes"). The process is started as ``python -m synthaug.shardprocess`` and
-told what to do through a socket; pixels go through shared memory. Unlike with `multiprocessing`, the caller's script is
-not imported a second time, so it needs no ``__main__`` guard, and a process whose caller was killed finds the line dead
-and ends.
+told what to do through a socket; pixels go through shared memory, and the caller encodes some where the process is
+behind, so that two cores are busy alike. Unlike with `multiprocessing`, the caller's script is not imported a second
+time, so it needs no ``__main__`` guard, and a process whose caller was killed finds the line dead and ends.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import struct
 import subprocess
 import sys
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,7 +27,7 @@ import pyarrow as pa
 
 from synthaug.drawnrows import DrawnRows, EncodedRows, RepeatedColumns
 from synthaug.shards import Rows, ShardWriter
-from synthaug.sharedslots import SharedSlots, open_memory
+from synthaug.sharedslots import Place, SharedSlots, open_memory
 
 __all__ = ["RemoteShard", "ShardProcess"]
 
@@ -35,7 +36,7 @@ class ShardProcess:
     """Context: a process that writes shards as `ShardWriter` does, to the same bytes.
 
     Args:
-        block_bytes: What the pixels of rows that are sent together take at most.
+        block_bytes: What the files of rows that are sent together take at most.
     """
 
     def __init__(self, block_bytes: int) -> None:
@@ -105,10 +106,10 @@ class ShardProcess:
         if rows.repeated is not self._repeated:
             self.tell("repeat", rows.repeated)
             self._repeated = rows.repeated
-        if place := self._slots.put(rows.pixels):
-            self.tell("drawn", place, rows.draws)
-        else:  # rather than wait
-            self.tell("encoded", rows.encode().files, rows.draws)
+        verb, images = "drawn", rows.pixels
+        if self._slots.half_full:  # so that two cores are busy alike
+            verb, images = "encoded", rows.encode().files
+        self.tell(verb, self._slots.put(images) or images, rows.draws)
 
     def hear(self, shard: int) -> None:
         """Wait until the process has written a shard; a thread may, while another one goes on.
@@ -235,6 +236,7 @@ class _Line:
 def _serve(line: _Line, slots: SharedSlots) -> None:
     """Do what the caller says until it hangs up or dies."""
     caller, writer, repeated = os.getppid(), None, None
+    kinds = {"drawn": DrawnRows, "encoded": EncodedRows}
     while True:
         verb, *arguments = line.receive()
         if verb == "repeat":
@@ -246,12 +248,10 @@ def _serve(line: _Line, slots: SharedSlots) -> None:
             writer = ShardWriter(Path(path), schema)
         elif writer is not None and verb == "table":
             writer.write(*arguments)
-        elif writer is not None and repeated is not None and verb == "drawn":
-            place, draws = arguments
-            with slots.take(place) as pixels:
-                writer.write(DrawnRows(repeated, pixels, draws))
-        elif writer is not None and repeated is not None and verb == "encoded":
-            writer.write(EncodedRows(repeated, *arguments))
+        elif writer is not None and repeated is not None and verb in kinds:
+            images, draws = arguments
+            with slots.take(images) if isinstance(images, Place) else nullcontext(images) as array:
+                writer.write(kinds[verb](repeated, array, draws))
         elif writer is not None and verb == "close":
             writer.close()
             line.send(None)

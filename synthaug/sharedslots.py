@@ -1,4 +1,4 @@
-"""Memory that two processes share: one puts blocks of pixels there, the other takes them."""
+"""Memory that two processes share: one puts arrays of bytes there, the other takes them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SLOTS, _COUNTER = 16, np.dtype(np.uint64)
 
 
 class Place(NamedTuple):
-    """Where pixels are."""
+    """Where an array is: its slot and its shape."""
 
     slot: int
     shape: tuple[int, ...]
@@ -57,22 +57,31 @@ class SharedSlots:
     """
 
     def __init__(self, file: int) -> None:
+        self._put = 0
         whole = np.frombuffer(mmap.mmap(file, 0), np.uint8)
         self._taken = whole[: _COUNTER.itemsize].view(_COUNTER)  # how often, since the start
         self._slots = whole[_COUNTER.itemsize :].reshape(_SLOTS, -1)
-        self._put = 0
 
-    def put(self, pixels: NDArray[np.uint8]) -> Place | None:
-        """Copy pixels into the next slot; return None if it is still full, or too small."""
-        if pixels.nbytes > self._slots.shape[1] or self._put - int(self._taken[0]) >= _SLOTS:
+    @property
+    def half_full(self) -> bool:
+        """Whether more than half of the slots wait to be emptied, for the process that fills them."""
+        return self._waiting > _SLOTS // 2
+
+    @property
+    def _waiting(self) -> int:
+        return self._put - int(self._taken[0])
+
+    def put(self, array: NDArray[np.uint8]) -> Place | None:
+        """Copy an array into the next slot; return None if it is still full, or too small."""
+        if array.nbytes > self._slots.shape[1] or self._waiting >= _SLOTS:
             return None
-        place = Place(self._put % _SLOTS, pixels.shape)
-        self._slots[place.slot, : pixels.nbytes] = pixels.reshape(-1)
+        place = Place(self._put % _SLOTS, array.shape)
+        self._slots[place.slot, : array.nbytes] = array.reshape(-1)
         self._put += 1
         return place
 
     @contextmanager
     def take(self, place: Place) -> Iterator[NDArray[np.uint8]]:
-        """Context: the pixels at a place, which is free again afterwards."""
+        """Context: the array at a place, which is free again afterwards."""
         yield self._slots[place.slot, : math.prod(place.shape)].reshape(place.shape)
         self._taken += np.uint64(1)

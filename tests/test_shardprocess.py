@@ -66,13 +66,14 @@ def limit_files(process, size):
 
 
 def start_process():
-    return ShardProcess(int(np.prod(BLOCK)))
+    return ShardProcess(int(np.prod(BLOCK)) + 64 * 100)
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["room in memory", "memory full"])
-def test_a_process_writes_the_bytes_of_a_writer(tmp_path, monkeypatch, full):
-    if full:
-        monkeypatch.setattr(SharedSlots, "put", lambda self, pixels: None)
+@pytest.mark.parametrize("memory", ["has room", "is half full", "is full"])
+def test_a_process_writes_the_bytes_of_a_writer(tmp_path, monkeypatch, memory):
+    monkeypatch.setattr(SharedSlots, "half_full", memory == "is half full")
+    if memory == "is full":
+        monkeypatch.setattr(SharedSlots, "put", lambda self, array: None)
     with start_process() as process:
         assert write_three(tmp_path / "there", process.open) == write_three(tmp_path / "here", ShardWriter)
 
