@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from synthaug.png import pack_png
 
-__all__ = ["DrawnRows", "EncodedRows", "RepeatedColumns"]
+__all__ = ["DrawnRows", "EncodedRows", "RepeatedColumns", "as_binary"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class EncodedRows:
         paths = pa.nulls(rows, pa.string())
         columns = {
             **repeated.columns,
-            image.name: pa.StructArray.from_arrays([_as_binary(self.files), paths], fields=list(image.type)),
+            image.name: pa.StructArray.from_arrays([as_binary(self.files), paths], fields=list(image.type)),
             origin.name: pa.StructArray.from_arrays(parts, fields=list(origin.type)),
         }
         return pa.Table.from_arrays([columns[name].slice(0, rows) for name in schema.names], schema=schema)
@@ -89,7 +89,7 @@ class DrawnRows:
         return self.encode().table()
 
 
-def _as_binary(files: NDArray[np.uint8]) -> pa.Array:
+def as_binary(files: NDArray[np.uint8]) -> pa.Array:
     """Return the rows (N, L) of a contiguous array as a binary array over the same memory."""
     offsets = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
     return pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(offsets), pa.py_buffer(files)])

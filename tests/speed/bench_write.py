@@ -16,8 +16,9 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
+from synthaug.drawnrows import as_binary
 from synthaug.noise import BLOCK_SIZE
-from synthaug.png import encode_png
+from synthaug.png import pack_png
 from synthaug.shards import ShardWriter
 
 FEATURES = Features({"image": ImageFeature()})
@@ -51,8 +52,8 @@ def write_ours(pixels, path):
     kind = schema.field("image").type
     with ShardWriter(path, schema) as writer:
         for start in range(0, len(pixels), BLOCK_SIZE):
-            files = encode_png(pixels[start : start + BLOCK_SIZE])
-            parts = [pa.array(files, pa.binary()), pa.nulls(len(files), pa.string())]
+            files = pack_png(pixels[start : start + BLOCK_SIZE])
+            parts = [as_binary(files), pa.nulls(len(files), pa.string())]
             writer.write(pa.table([pa.StructArray.from_arrays(parts, fields=list(kind))], schema=schema))
 
 
