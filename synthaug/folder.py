@@ -213,9 +213,13 @@ class ShardFolder:
         publish(temporary, self.data / entry["file"])
         others = [other for other in self.manifest["shards"] if other["file"] != entry["file"]]
         self.manifest["shards"] = sorted([*others, entry], key=lambda e: e["file"])
-        self.manifest["pending"] = None
+        begun = self.manifest["pending"]
+        done = begun is not None and begun["shard"] == entry["file"]
+        if done:
+            self.manifest["pending"] = None
         self._save()
-        self._pending.unlink(missing_ok=True)
+        if done:
+            self._pending.unlink(missing_ok=True)
 
     @property
     def _pending(self) -> Path:

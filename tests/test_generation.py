@@ -220,6 +220,22 @@ def test_an_interruption_leaves_no_trace(tmp_path, blocks, action):
         assert -check.blocks < 6  # it took up where it was
 
 
+def test_rows_kept_by_a_stop_outlast_the_repair_of_an_earlier_shard(tmp_path):
+    run(tmp_path / "whole", filter=StopAfter(0, crash))
+    with pytest.raises(StoppedError):
+        run(tmp_path / "parts", filter=StopAfter(3, interrupt))
+    partial = tmp_path / "parts" / ".partial"
+    manifest = json.loads((partial / "manifest.json").read_text())
+    assert manifest["pending"]["rows"] > 0
+    (partial / "data" / manifest["shards"][0]["file"]).unlink()
+    check = StopAfter(0, crash)
+    run(tmp_path / "parts", filter=check)
+    assert tree(tmp_path / "parts") == tree(tmp_path / "whole")
+    whole = StopAfter(0, crash)
+    run(tmp_path / "again", filter=whole)
+    assert check.blocks > whole.blocks  # fewer blocks were computed than for everything
+
+
 def test_a_signal_says_how_to_go_on(tmp_path):
     with pytest.raises(StoppedError, match="same command again") as caught:
         run(tmp_path / "out", filter=StopAfter(2, interrupt))
