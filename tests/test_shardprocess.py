@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from datasets import Array2D
 from test_generation import PLAN, StopAfter, crash, interrupt, run, tree
 from toy_rows import make_real
 from toys import ToyGenerator, keep_bright_corners, keep_none_of_cat
@@ -158,6 +159,16 @@ def test_the_dataset_is_the_same(tmp_path, always, num_processes):
     run(tmp_path / "there", filter=keep_bright_corners, mix_with=make_real((90, 20, 3)), num_processes=num_processes)
     generation._ROWS_FOR_A_PROCESS = 10**9
     run(tmp_path / "here", filter=keep_bright_corners, mix_with=make_real((90, 20, 3)))
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+def test_columns_of_a_type_that_datasets_adds(tmp_path, always):
+    real = make_real((90, 20, 3))
+    grid = [[[n, 0.5], [1.5, None]] for n in range(len(real))]
+    real = real.add_column("grid", grid).cast_column("grid", Array2D((2, 2), "float32"))
+    run(tmp_path / "there", mix_with=real)
+    generation._ROWS_FOR_A_PROCESS = 10**9
+    run(tmp_path / "here", mix_with=real)
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
