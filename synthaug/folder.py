@@ -136,10 +136,13 @@ class ShardFolder:
             recorded: Future[None] | None = None
             for entry, stream in self._missing_shards(splits, rows_per_shard):
                 temporary = self.data / f".{entry['file']}.tmp"
+                temporary.unlink(missing_ok=True)  # a process whose caller was killed just now may hold it
                 with open_shard(temporary, schema) as writer:
                     rows, failure = self._fill(writer, entry, stream, stopped)
                 if rows < entry["rows"]:
                     recorder.submit(self._keep_pending, writer, entry, temporary, stream.state(), rows).result()
+                    if recorded is not None:
+                        recorded.result()
                     if failure is None or stopped():  # which may have ended the worker processes too
                         raise self._stopped(stopped()) from None
                     raise failure

@@ -214,7 +214,8 @@ def _choose_writer(
 ) -> Iterator[Callable[[Path, pa.Schema], ShardWriter | RemoteShard]]:
     """Yield what opens shards: a process of its own if there are rows enough, a core for it, and it can be started."""
     process: AbstractContextManager[ShardProcess | None] = nullcontext()
-    if rows >= _ROWS_FOR_A_PROCESS and sys.executable and (os.cpu_count() or 1) > 1:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if rows >= _ROWS_FOR_A_PROCESS and sys.executable and cores > 1:
         with suppress(OSError):
             shape = (1, generator.image_size, generator.image_size, generator.channels)
             process = ShardProcess(BLOCK_SIZE * pack_png(np.zeros(shape, np.uint8)).size)

@@ -1,23 +1,25 @@
 """A process that encodes rows and writes shards, so that whoever samples does neither.
 
 Two threads of one process would wait for each other: they take the interpreter's lock in turns, many times in a block
-(docs/evidence.md, "Generation and two processes"). The process is started as ``python -m synthaug.shardprocess`` and
-told what to do through a socket; pixels go through shared memory, and the caller encodes some where the process is
-behind, so that two cores are busy alike. Unlike with `multiprocessing`, the caller's script is not imported a second
-time, so it needs no ``__main__`` guard, and a process whose caller was killed finds the line dead and ends.
+(docs/evidence.md, "Generation and two processes"). The process is told what to do through a socket; pixels go through
+shared memory, and the caller encodes some where the process is behind, so that two cores are busy alike. Unlike with
+`multiprocessing`, the caller's script is not imported a second time, so it needs no ``__main__`` guard, and a process
+whose caller was killed finds the line dead and ends.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import threading
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,10 +28,21 @@ import numpy as np
 import pyarrow as pa
 
 from synthaug.drawnrows import DrawnRows, EncodedRows, RepeatedColumns
+from synthaug.png import pack_png
 from synthaug.shards import Rows, ShardWriter
 from synthaug.sharedslots import Place, SharedSlots, open_memory
 
-__all__ = ["RemoteShard", "ShardProcess"]
+__all__ = ["RemoteShard", "ShardProcess", "serve"]
+
+_START = """
+import json, signal, sys
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # the caller decides, and hangs up
+    signal.signal(number, signal.SIG_IGN)
+sys.path[:] = json.loads(sys.argv[3])
+from synthaug.shardprocess import serve
+serve(int(sys.argv[1]), int(sys.argv[2]))
+"""
+"""What the process runs; its modules come from where the caller's do."""
 
 
 class ShardProcess:
@@ -40,19 +53,21 @@ class ShardProcess:
     """
 
     def __init__(self, block_bytes: int) -> None:
-        root = str(Path(__file__).resolve().parents[1])
-        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         line, theirs = socket.socketpair()
-        with theirs, open_memory(block_bytes) as memory:
-            self._slots = SharedSlots(memory.fileno())
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "synthaug.shardprocess", str(memory.fileno())],
-                stdin=theirs.fileno(),
-                pass_fds=[memory.fileno()],
-                env={**os.environ, "PYTHONPATH": paths},
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which decides
-            )
         self._line = _Line(line)
+        try:
+            with theirs, open_memory(block_bytes) as memory:
+                self._slots = SharedSlots(memory.fileno())
+                paths = json.dumps([path for path in sys.path if isinstance(path, str)])
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", _START, str(memory.fileno()), str(os.getpid()), paths],
+                    stdin=theirs.fileno(),
+                    pass_fds=[memory.fileno()],
+                    start_new_session=True,
+                )
+        except OSError:
+            self._line.close()
+            raise
         self._repeated: RepeatedColumns | None = None
         self._opened, self._answered, self._hearing = 0, 0, threading.Lock()
         self._failure: OSError | None = None
@@ -63,21 +78,20 @@ class ShardProcess:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._line.close()
         self._process.kill()  # it holds nothing that a finished shard needs
         self._process.wait()
+        self._line.close()
 
     def open(self, path: Path, schema: pa.Schema) -> RemoteShard:
         """Begin a shard.
 
         Args:
-            path: The file to write; one that is there is removed.
+            path: The file to write.
             schema: Of its rows.
 
         Raises:
             OSError: If the process cannot write, or died.
         """
-        path.unlink(missing_ok=True)  # a process whose caller was killed just now may hold it
         self._opened += 1
         self.tell("open", str(path), schema)
         return RemoteShard(self, self._opened)
@@ -134,7 +148,8 @@ class ShardProcess:
             error = self._line.receive()
         except (EOFError, ConnectionError):
             code = self._process.wait()
-            return ChildProcessError(f"the process that writes the shards died (exit code {code}; out of memory?)")
+            why = f"exit code {code}" if code != -signal.SIGKILL else "killed; out of memory?"
+            return ChildProcessError(f"the process that writes the shards died ({why})")
         return None if error is None else OSError(error)
 
 
@@ -165,7 +180,7 @@ class RemoteShard:
             return
         try:
             self._process.tell_rows(rows)
-        except OSError:
+        except BaseException:  # a message may have been cut short
             self._over = True
             raise
 
@@ -233,41 +248,47 @@ class _Line:
         return part
 
 
-def _serve(line: _Line, slots: SharedSlots) -> None:
-    """Do what the caller says until it hangs up or dies."""
-    caller, writer, repeated = os.getppid(), None, None
-    kinds = {"drawn": DrawnRows, "encoded": EncodedRows}
-    while True:
-        verb, *arguments = line.receive()
-        if verb == "repeat":
-            (repeated,) = arguments
-        elif verb == "open":
-            if os.getppid() != caller:
-                return  # another may be writing this file
-            path, schema = arguments
-            writer = ShardWriter(Path(path), schema)
-        elif writer is not None and verb == "table":
-            writer.write(*arguments)
-        elif writer is not None and repeated is not None and verb in kinds:
-            images, draws = arguments
-            with slots.take(images) if isinstance(images, Place) else nullcontext(images) as array:
-                writer.write(kinds[verb](repeated, array, draws))
-        elif writer is not None and verb == "close":
-            writer.close()
-            line.send(None)
+def serve(memory: int, caller: int) -> None:
+    """Be a `ShardProcess`: do what the caller says on the standard input until it hangs up, and end the process.
 
-
-def _main() -> None:
+    Args:
+        memory: Descriptor of the shared memory.
+        caller: Number of the caller's process.
+    """
     line, code = _Line(socket.socket(fileno=sys.stdin.fileno())), 0
     try:
-        _serve(line, SharedSlots(int(sys.argv[1])))
-    except (EOFError, ConnectionError):
-        pass
-    except Exception as error:
-        line.send(next(iter(str(error).splitlines()), type(error).__name__))
+        _obey(line, SharedSlots(memory), caller)
+    except (OSError, pa.ArrowInvalid) as error:
+        with suppress(OSError):
+            line.send(next(iter(str(error).splitlines()), type(error).__name__))
         code = 1
     os._exit(code)  # an unfinished file is not worth a footer
 
 
-if __name__ == "__main__":
-    _main()
+def _obey(line: _Line, slots: SharedSlots, caller: int) -> None:
+    writer: ShardWriter | None = None
+    repeated: RepeatedColumns | None = None
+    while True:
+        try:
+            verb, *arguments = line.receive()
+        except (EOFError, ConnectionError):
+            return
+        if verb == "repeat":
+            (repeated,) = arguments
+        elif verb == "open":
+            if os.getppid() != caller:
+                return  # it was killed, and another may be writing this file
+            path, schema = arguments
+            writer = ShardWriter(Path(path), schema)
+        elif writer is not None and verb == "table":
+            writer.write(*arguments)
+        elif writer is not None and repeated is not None and verb in ("drawn", "encoded"):
+            images, draws = arguments
+            with slots.take(images) if isinstance(images, Place) else nullcontext(images) as array:
+                files = pack_png(array) if verb == "drawn" else array.copy()  # the slot is filled again
+            writer.write(EncodedRows(repeated, files, draws))
+        elif writer is not None and verb == "close":
+            writer.close()
+            line.send(None)
+        else:
+            raise ValueError(f"{verb!r} is not expected now")

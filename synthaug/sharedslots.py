@@ -82,6 +82,6 @@ class SharedSlots:
 
     @contextmanager
     def take(self, place: Place) -> Iterator[NDArray[np.uint8]]:
-        """Context: the array at a place, which is free again afterwards."""
+        """Context: the array at a place, which is filled again afterwards: what is kept of it has to be copied."""
         yield self._slots[place.slot, : math.prod(place.shape)].reshape(place.shape)
         self._taken += np.uint64(1)

@@ -42,7 +42,7 @@ def make_rows(seed, kind, count=64):
 
 
 def write_three(folder, open_shard):
-    """Write a shard of drawn rows, one of tables between them, and one without rows."""
+    """Write a shard of drawn rows, one of tables between them, and one of small blocks; return their hashes."""
     folder.mkdir()
     writers = []
     with open_shard(folder / "a", SCHEMA) as writer:
@@ -54,8 +54,10 @@ def write_three(folder, open_shard):
             writer.write(rows)
             writer.write(rows.table())
     writers.append(writer)
-    with open_shard(folder / "c", SCHEMA) as writer:
-        pass
+    with open_shard(folder / "c", SCHEMA) as writer:  # a row group of more blocks than wait in memory
+        for seed in range(5, 9):
+            for rows in make_rows(seed, "bee", count=13):
+                writer.write(rows)
     for one in (*writers, writer):
         one.wait()
     return tree(folder)
@@ -111,7 +113,7 @@ def test_the_death_of_the_process_is_an_error_and_no_hang(tmp_path, when):
             writer.close()
             writer.wait()
         os.kill(process._process.pid, signal.SIGKILL)
-        with pytest.raises(ChildProcessError, match="exit code -9"):
+        with pytest.raises(ChildProcessError, match="killed; out of memory"):
             for rows in make_rows(1, "ant") if when == "writing" else ():
                 time.sleep(0.01)
                 writer.write(rows)
@@ -120,13 +122,50 @@ def test_the_death_of_the_process_is_an_error_and_no_hang(tmp_path, when):
             second.wait()
 
 
+def test_a_signal_to_every_process_leaves_the_decision_to_the_caller(tmp_path):
+    with start_process() as process, process.open(tmp_path / "a", SCHEMA) as writer:
+        writer.close()
+        writer.wait()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(process._process.pid, number)
+        assert write_three(tmp_path / "there", process.open) == write_three(tmp_path / "here", ShardWriter)
+
+
+def test_a_process_that_lost_its_caller_touches_no_file(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"of another")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with start_process() as process, pytest.raises(ChildProcessError):
+        with process.open(path, SCHEMA) as writer:
+            pass
+        writer.wait()
+    assert path.read_bytes() == b"of another"
+
+
+def test_modules_in_the_working_directory_are_not_imported(tmp_path, monkeypatch):
+    for name in ("random", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('foreign code ran')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    with start_process() as process:
+        assert write_three(tmp_path / "there", process.open) == write_three(tmp_path / "here", ShardWriter)
+
+
+def test_what_is_not_expected_ends_the_process_with_its_traceback(tmp_path, capfd):
+    with start_process() as process, pytest.raises(ChildProcessError, match="exit code 1"):
+        process._opened = 1
+        process.tell("drawn", np.zeros(BLOCK, np.uint8), np.arange(64))
+        process.hear(1)
+    assert "ValueError: 'drawn' is not expected now" in capfd.readouterr().err
+
+
 # ----------------------------------------------------------------------------------------------- under `generate`
 
 
 @pytest.fixture
 def always(monkeypatch):
     monkeypatch.setattr(generation, "_ROWS_FOR_A_PROCESS", 0)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
 
 
 @pytest.fixture
