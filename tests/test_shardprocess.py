@@ -16,9 +16,10 @@ import pytest
 from datasets import Array2D
 from test_generation import PLAN, StopAfter, crash, interrupt, run, tree
 from toy_rows import make_real
-from toys import ToyGenerator, keep_bright_corners, keep_none_of_cat
+from toys import NAMES, ToyGenerator, keep_bright_corners, keep_none_of_cat
 
 from synthaug import generation
+from synthaug.balance import BalancePlan
 from synthaug.drawnrows import DrawnRows, RepeatedColumns
 from synthaug.errors import FailedError, StoppedError
 from synthaug.shardprocess import ShardProcess
@@ -208,6 +209,17 @@ def test_columns_of_a_type_that_datasets_adds(tmp_path, always):
     run(tmp_path / "there", mix_with=real)
     generation._ROWS_FOR_A_PROCESS = 10**9
     run(tmp_path / "here", mix_with=real)
+    assert tree(tmp_path / "there") == tree(tmp_path / "here")
+
+
+def test_thirty_thousand_rows_are_the_same(tmp_path, monkeypatch, started):
+    monkeypatch.setattr(generation, "_ROWS_FOR_A_PROCESS", 20_000)
+    plan = BalancePlan(dict.fromkeys(NAMES, 0), {"ant": 14_999, "bee": 1, "cat": 15_000})
+    run(tmp_path / "there", plan=plan, filter=keep_bright_corners, rows_per_shard=7_000)
+    assert len(started) == 1
+    monkeypatch.setattr(generation, "_ROWS_FOR_A_PROCESS", 10**9)
+    run(tmp_path / "here", plan=plan, filter=keep_bright_corners, rows_per_shard=7_000)
+    assert len(started) == 1
     assert tree(tmp_path / "there") == tree(tmp_path / "here")
 
 
