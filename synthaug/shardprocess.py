@@ -58,7 +58,8 @@ class ShardProcess:
         try:
             with theirs, open_memory(block_bytes) as memory:
                 self._slots = SharedSlots(memory.fileno())
-                paths = json.dumps([path for path in sys.path if isinstance(path, str)])
+                root = str(Path(__file__).resolve().parents[1])
+                paths = json.dumps([*(path for path in sys.path if isinstance(path, str)), root])
                 self._process = subprocess.Popen(
                     [sys.executable, "-P", "-c", _START, str(memory.fileno()), str(os.getpid()), paths],
                     stdin=theirs.fileno(),
