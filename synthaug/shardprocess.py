@@ -116,7 +116,9 @@ class ShardProcess:
             OSError: As `tell`.
         """
         if not isinstance(rows, DrawnRows):
-            self.tell("table", rows if isinstance(rows, pa.Table) else rows.table())
+            table = rows if isinstance(rows, pa.Table) else rows.table()
+            # a slice would be sent with all that its buffers hold
+            self.tell("table", pa.concat_tables([table.schema.empty_table(), table]).combine_chunks())
             return
         if rows.repeated is not self._repeated:
             self.tell("repeat", rows.repeated)

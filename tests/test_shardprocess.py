@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -121,6 +122,24 @@ def test_the_death_of_the_process_is_an_error_and_no_hang(tmp_path, when):
             with process.open(tmp_path / "b", SCHEMA) as second:
                 pass
             second.wait()
+
+
+def test_of_a_slice_only_its_rows_are_sent(tmp_path, monkeypatch):
+    whole = pa.concat_tables([rows.table() for rows in make_rows(1, "ant")]).combine_chunks()
+    with start_process() as process:
+        sent, send = [], process._line._end.sendall
+        monkeypatch.setattr(
+            process._line,
+            "_end",
+            SimpleNamespace(sendall=lambda part: sent.append(part) or send(part), close=lambda: None),
+        )
+        with process.open(tmp_path / "a", SCHEMA) as writer:
+            writer.write(whole.slice(100, 10))
+        writer.wait()
+    assert sum(memoryview(part).nbytes for part in sent) < whole.nbytes / 10
+    with ShardWriter(tmp_path / "b", SCHEMA) as writer:
+        writer.write(whole.slice(100, 10))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_a_signal_to_every_process_leaves_the_decision_to_the_caller(tmp_path):
