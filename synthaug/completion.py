@@ -107,7 +107,7 @@ def _settle(
         targets=None if attributes is None else [values[0] for values in attributes],
     )  # fmt: skip
     if len(plan.validation) and _is_worth_choosing(seconds, summary["images_seen"]):
-        snapshots = load_snapshots(folder)
+        snapshots = load_snapshots(folder, generator)
         if snapshots:
             candidates = [Candidate("last weights", lambda: copy_with(generator, **chosen))]
             candidates += [Candidate(n, partial(_restore, generator, w, plan.train)) for n, w in snapshots.items()]
