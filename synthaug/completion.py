@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from synthaug import __version__
-from synthaug.cards import render_model_card
+from synthaug.cards import name_public, render_model_card
 from synthaug.checkpoint import load_snapshots, save_generator, save_judge, write_text
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
@@ -235,7 +235,7 @@ def _describe_groups(images: LabeledImages) -> dict[str, Any]:
 def _describe_source(plan: FitPlan) -> dict[str, Any]:
     images, section = plan.images, plan.recipe.dataset
     return {
-        "dataset": section.path,
+        "dataset": name_public(section.path),
         "split": section.split,
         "limit_per_class": section.limit_per_class,
         "image_column": images.columns.image,

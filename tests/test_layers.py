@@ -12,13 +12,13 @@ LEVELS = (
     "cards.markdown generators.layers generators.sharpness generators.bijections generators.augmentation "
     "generators.likelihoods scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
     "benchmarks.losses residual sharedslots tensorfiles",
-    "balance caches cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
+    "balance caches classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards streaming subsets generators.base generators.checkerboard generators.couplings "
     "generators.neighbourhood generators.whitening generators.adversary engine generators.ladder "
     "cards.scorecard loops.clock loops.schedules loops.transforms loops.likeness benchmarks.arms "
     "benchmarks.verdicts strong",
     "accumulation generators.clearance generators.multiscale generators.typicality loops.canvas "
-    "benchmarks.schedules quality.shelf drawnrows tracking parquetfiles",
+    "benchmarks.schedules quality.shelf drawnrows tracking parquetfiles cards",
     "quality.assessment quality.cas columns descent drawing imagestats judge quality.referee shardprocess "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
     "folder generators benchmarks.cells benchmarks.rivals groups quality.draws localfiles rows scan "
