@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from synthaug.codec import MAX_SIZE, MIN_SIZE
 from synthaug.errors import InputError, RankError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
 from synthaug.output import claim, hash_file, is_listed, publish, remove, temporary_name, write_file
+from synthaug.tensorfiles import Layout, TensorFile, describe_tensors, outline_module, read_tensors
 
 __all__ = [
     "checkpoint_hash",
@@ -37,7 +40,7 @@ __all__ = [
     "save_state",
 ]
 
-MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
+MAX_CLASSES, MAX_PARAMETERS, MAX_JUDGE_WIDTH = 100_000, 2_000_000_000, 1_024
 
 _MANIFEST = "manifest.json"
 """File of a state that lists the others with their hashes; it is written last."""
@@ -105,7 +108,7 @@ def load_generator(
     if not is_run(folder):
         hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the --output of a fit"
         raise InputError(f"{str(folder)!r} is not a finished run (no config.json and model.safetensors); {hint}")
-    try:
+    with _readable(folder):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config.pop("family")
         cls, version = family or find_family(name), config.pop("version", None)
@@ -113,25 +116,52 @@ def load_generator(
             raise ValueError(f"it is of {name} version {version}, and this synthaug has version {cls.version}")
         if len(config["class_names"]) > MAX_CLASSES:
             raise ValueError(f"{len(config['class_names'])} classes")
-        with torch.device("meta"):  # a hostile config must not allocate before its size is known
-            size = sum(p.numel() for p in cls(**config).parameters())
+        file = TensorFile.open(folder / "model.safetensors")
+        blank = outline_module(lambda: cls(**config), file)  # a hostile config must not allocate
+        size = sum(p.numel() for p in blank.parameters())
         if size > MAX_PARAMETERS:
             raise ValueError(f"{size} parameters are more than {MAX_PARAMETERS}")
+        weights = read_tensors(file, describe_tensors(blank.state_dict()))
         generator = cls(**config)
-        generator.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        generator.load_state_dict(weights, strict=True)
         if (folder / "latents.safetensors").is_file():
-            generator.latents = load_file(folder / "latents.safetensors")
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+            generator.recall(read_tensors(folder / "latents.safetensors", generator.latent_layout()))
     generator.run_folder = folder
     try:
         return generator.to(device).eval()
     except (AssertionError, RuntimeError) as error:  # torch has one for each way not to have a device
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"device {device!r} cannot be used here ({reason}); give 'cpu'") from None
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Let what goes wrong with the files of a run be one line with a remedy."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+
+
+class _JudgeArguments(BaseModel):
+    """Arguments of a judge, as they stand in its file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    class_names: list[str] = Field(min_length=1, max_length=MAX_CLASSES)
+    image_size: int = Field(ge=MIN_SIZE, le=MAX_SIZE)
+    channels: int = Field(ge=1, le=4)
+    width: int = Field(ge=1, le=MAX_JUDGE_WIDTH)
+
+    @field_validator("class_names")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands twice")
+        return names
 
 
 def save_judge(folder: Path, judge: Judge) -> None:
@@ -143,18 +173,28 @@ def load_judge(folder: str | Path) -> Judge:
     """Load the run's judge, in eval mode.
 
     Raises:
-        InputError: If the run has none.
+        InputError: If the run has none, or one whose file is damaged.
     """
-    from safetensors import safe_open
-
     path = Path(folder) / "judge.safetensors"
     if not path.is_file():
         raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
-    with safe_open(path, framework="pt") as file:
-        config = json.loads(file.metadata()["config"])
-    judge = Judge(**config)
-    judge.load_state_dict(load_file(path), strict=True)
+    with _readable(path.parent):
+        file = TensorFile.open(path)
+        config = _read_arguments(file)
+        blank = outline_module(lambda: Judge(**config), file)
+        weights = read_tensors(file, describe_tensors(blank.state_dict()))
+        judge = Judge(**config)
+        judge.load_state_dict(weights, strict=True)
     return judge.eval()
+
+
+def _read_arguments(file: TensorFile) -> dict[str, Any]:
+    try:
+        return _JudgeArguments.model_validate_json(file.metadata.get("config", "null")).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(("config", *map(str, first["loc"])))
+        raise ValueError(f"{file.path.name}: {where}: {first['msg']}") from None
 
 
 def read_source(folder: str | Path) -> dict[str, Any]:
@@ -179,10 +219,12 @@ def save_snapshot(folder: Path, number: int, module: nn.Module) -> None:
     _write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
 
 
-def load_snapshots(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Return the weights that this fit kept on the way, by file name, the earliest first."""
+def load_snapshots(folder: Path, module: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of a module that this fit kept on the way, by file name, the earliest first."""
+    wanted = describe_tensors(module.state_dict())
     paths = sorted((folder / "state").glob("snapshot-*.safetensors"))
-    return {path.stem: load_file(path) for path in paths if is_listed(path)}
+    with _readable(folder):
+        return {path.stem: read_tensors(path, wanted) for path in paths if is_listed(path)}
 
 
 # ------------------------------------------------------------------------------------------------- resume state
@@ -259,10 +301,13 @@ def load_state(
         if reason:
             rejected.append(f"{state.name}: {reason}")
             continue
-        for name, module in modules.items():
-            module.load_state_dict(load_file(state / f"{name}.safetensors"), strict=True)
-        for index, optimizer in enumerate(optimizers):
-            _unflatten(optimizer, load_file(state / f"optimizer-{index}.safetensors"))
+        with _readable(folder):
+            for name, module in modules.items():
+                wanted = describe_tensors(module.state_dict())
+                module.load_state_dict(read_tensors(state / f"{name}.safetensors", wanted), strict=True)
+            for index, optimizer in enumerate(optimizers):
+                path = state / f"optimizer-{index}.safetensors"
+                _unflatten(optimizer, read_tensors(path, _describe_state(optimizer), complete=False))
         return dict(json.loads((state / _MANIFEST).read_text(encoding="utf-8"))["progress"]), rejected
     return None, rejected
 
@@ -285,6 +330,8 @@ def _verify(state: Path, fit: str) -> str:
         )
     for name, digest in files.items():
         path = state / name
+        if path.parent != state:
+            return f"its manifest names {name!r}, a file elsewhere"
         if not path.is_file():
             return f"{name} is missing"
         if hash_file(path) != digest:
@@ -300,6 +347,17 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for key, value in values.items()
         if value is not None
     }
+
+
+def _describe_state(optimizer: torch.optim.Optimizer) -> Layout:
+    """Return the layout of what `_flatten` makes; before its first step an optimiser holds none of it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {}
+    for index, parameter in enumerate(parameters):
+        moment = parameter.dtype, tuple(parameter.shape)
+        wanted |= {f"{index}.{key}": moment for key in ("exp_avg", "exp_avg_sq")}
+        wanted[f"{index}.step"] = torch.float32, ()
+    return wanted
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

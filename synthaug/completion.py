@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from synthaug import __version__
-from synthaug.cards import render_model_card
+from synthaug.cards import name_public, render_model_card
 from synthaug.checkpoint import load_snapshots, save_generator, save_judge
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
@@ -107,7 +107,7 @@ def _settle(
         targets=None if attributes is None else [values[0] for values in attributes],
     )  # fmt: skip
     if len(plan.validation) and _is_worth_choosing(seconds, summary["images_seen"]):
-        snapshots = load_snapshots(folder)
+        snapshots = load_snapshots(folder, generator)
         if snapshots:
             candidates = [Candidate("last weights", lambda: copy_with(generator, **chosen))]
             candidates += [Candidate(n, partial(_restore, generator, w, plan.train)) for n, w in snapshots.items()]
@@ -235,7 +235,7 @@ def _describe_groups(images: LabeledImages) -> dict[str, Any]:
 def _describe_source(plan: FitPlan) -> dict[str, Any]:
     images, section = plan.images, plan.recipe.dataset
     return {
-        "dataset": section.path,
+        "dataset": name_public(section.path),
         "split": section.split,
         "limit_per_class": section.limit_per_class,
         "image_column": images.columns.image,

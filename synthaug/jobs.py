@@ -15,6 +15,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from synthaug import __version__
 from synthaug.balance import BalancePlan
+from synthaug.cards import drop_local_paths
 from synthaug.checkpoint import checkpoint_hash, load_generator, load_judge, read_source
 from synthaug.columns import Columns, real_rows
 from synthaug.data import count_classes
@@ -168,7 +169,7 @@ class GenerationJob:
             "plan": self.plan.to_dict(),
             "acceptance": synthetic.state()["acceptance"],
             "notices": self.notices,
-            "recipe": None if recipe is None else dict(recipe),
+            "recipe": None if recipe is None else drop_local_paths(recipe),
             "source": {key: self.source.get(key) for key in ("dataset", "split", "limit_per_class", "codec")},
             "hashes": self.source.get("hashes"),
         }
@@ -196,7 +197,7 @@ class GenerationJob:
             "checkpoint": self.origin.checkpoint,
             "seed": self.origin.seed,
             "temperature": self.sampler.temperature,
-            "source": self.source.get("dataset"),
+            "source": (self.source.get("dataset") or "a local dataset") if self.source else None,
             "pixel_hashes": record["hashes"] is not None,
             "notices": self.notices,
             "recipe": record["recipe"],

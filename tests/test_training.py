@@ -93,8 +93,8 @@ def test_a_snapshot_is_kept_when_its_share_of_the_fit_is_done(tmp_path):
     fit(toy_dataset(), "cgan", output=tmp_path / "run", images=320, batch_size=32)
     names = sorted(path.name for path in (tmp_path / "run" / "state").glob("snapshot-*"))
     assert names == ["snapshot-0.safetensors", "snapshot-1.safetensors"]
-    kept = load_snapshots(tmp_path / "run")
-    last = load_generator(tmp_path / "run").state_dict()
+    generator = load_generator(tmp_path / "run")
+    kept, last = load_snapshots(tmp_path / "run", generator), generator.state_dict()
     assert kept["snapshot-0"].keys() == last.keys()
     assert any(not torch.equal(kept["snapshot-0"][name], last[name]) for name in last)
 

@@ -67,7 +67,7 @@ def evaluate(
     Args:
         generator: A fitted generator; its run folder tells which rows it has seen.
         test: Real rows that nothing was fitted or chosen on.
-        real: Where to find the rows it was fitted on; the dataset that its run names when None.
+        real: Rows among which those it was fitted on are found; needed, as what its run names is not opened.
         per_class: Synthetic rows of each class.
         seeds: Trainings of the fixed classifier on either side; with one there is no interval.
         seed: Seed of the draws.
