@@ -273,10 +273,11 @@ def test_other_tensors_in_what_a_fit_goes_on_from_are_named(tmp_path, change):
 
 
 def note_hashes(state):
-    from synthaug.checkpoint import _hash_file
+    from synthaug.output import hash_file
 
     manifest = json.loads((state / "manifest.json").read_text())
-    (state / "manifest.json").write_text(json.dumps({name: _hash_file(state / name) for name in manifest}))
+    manifest["files"] = {name: hash_file(state / name) for name in manifest["files"]}
+    (state / "manifest.json").write_text(json.dumps(manifest))
 
 
 def test_a_state_names_no_file_elsewhere(tmp_path):
@@ -287,7 +288,8 @@ def test_a_state_names_no_file_elsewhere(tmp_path):
     state = next((tmp_path / "state").glob("images-*"))
     for name in ("../../secret", "/etc/hostname"):
         manifest = json.loads((state / "manifest.json").read_text())
-        (state / "manifest.json").write_text(json.dumps({**manifest, name: "0" * 64}))
+        manifest["files"][name] = "0" * 64
+        (state / "manifest.json").write_text(json.dumps(manifest))
         found, rejected = load_state(tmp_path, modules={"model": model}, optimizers=[])
         assert found is None and "a file elsewhere" in rejected[0]
 
