@@ -1,4 +1,4 @@
-"""The picture of the front page: plan, samples and report of a quickstart on one page, for a screenshot in a browser.
+"""The picture of the front page: plan, samples and report of a quickstart on one page, for a browser screenshot.
 
 synthaug quickstart
 python docs/picture.py runs/quickstart            # writes runs/quickstart/picture.html
