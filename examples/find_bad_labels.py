@@ -143,7 +143,7 @@ if __name__ == "__main__":
     parser.add_argument("--family", action="append", dest="families", help="cvae or glow; repeatable")
     parser.add_argument("--per-class", type=int, default=None)
     parser.add_argument("--budget", default=None, help="length of each fit (60s)")
-    parser.add_argument("--images", default=None, help="number of images instead; it does not depend on the load of the machine")
+    parser.add_argument("--images", default=None, help="number of images instead; independent of the load")
     given = parser.parse_args()
     main(
         given.output,
