@@ -5,10 +5,8 @@ Files appear by atomic rename; a state folder is complete (every file listed wit
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from synthaug.errors import InputError, RankError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
+from synthaug.output import claim, hash_file, is_listed, publish, remove, temporary_name, write_file
 
 __all__ = [
     "checkpoint_hash",
@@ -36,10 +35,12 @@ __all__ = [
     "save_judge",
     "save_snapshot",
     "save_state",
-    "write_text",
 ]
 
 MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
+
+_MANIFEST = "manifest.json"
+"""File of a state that lists the others with their hashes; it is written last."""
 
 
 def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGenerator]:
@@ -56,28 +57,11 @@ def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGen
     return GENERATORS[family]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file by atomic rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_name(claim(path))
     # safetensors refuses shared and non-contiguous tensors
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    publish(temporary, path)
 
 
 # ---------------------------------------------------------------------------------------------- finished run
@@ -100,7 +84,7 @@ def save_generator(folder: Path, generator: ConditionalGenerator, config: Mappin
     if generator.latents:
         _write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
     content = {"family": generator.family, "version": generator.version, **config}
-    write_text(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_file(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     generator.run_folder = folder
 
 
@@ -187,18 +171,18 @@ def read_source(folder: str | Path) -> dict[str, Any]:
 
 def checkpoint_hash(folder: str | Path) -> str:
     """Return the sha256 of model.safetensors."""
-    return _hash_file(Path(folder) / "model.safetensors")
+    return hash_file(Path(folder) / "model.safetensors")
 
 
 def save_snapshot(folder: Path, number: int, module: nn.Module) -> None:
     """Keep the weights of `module` as one of the candidates for the end of the fit."""
-    (folder / "state").mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
 
 
 def load_snapshots(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Return the weights that were kept on the way, by file name, the earliest first."""
-    return {path.stem: load_file(path) for path in sorted((folder / "state").glob("snapshot-*.safetensors"))}
+    """Return the weights that this fit kept on the way, by file name, the earliest first."""
+    paths = sorted((folder / "state").glob("snapshot-*.safetensors"))
+    return {path.stem: load_file(path) for path in paths if is_listed(path)}
 
 
 # ------------------------------------------------------------------------------------------------- resume state
@@ -211,9 +195,10 @@ def save_state(
     modules: Mapping[str, nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
     progress: Mapping[str, Any],
+    fit: str = "",
     keep: int = 2,
 ) -> None:
-    """Save everything a resume needs as one folder that is complete or invisible.
+    """Save everything a resume needs as one folder, which counts once its manifest is there.
 
     Args:
         folder: The run folder; the state goes into state/images-<n>/.
@@ -221,48 +206,56 @@ def save_state(
         modules: Modules by file name.
         optimizers: Optimisers in the order of the objectives.
         progress: JSON-able counters.
+        fit: Digest of the recipe and the rows.
         keep: How many states stay.
     """
     states = folder / "state"
     target = states / f"images-{images_seen:015d}"
-    temporary = states / f".{target.name}.{os.getpid()}.tmp"
-    if not _verify(target):
+    if (target / _MANIFEST).is_file() and not _verify(target, fit):
         return  # stopped right after it was saved
-    for left in states.glob(".images-*.tmp"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    tensors = {name: module.state_dict() for name, module in modules.items()}
+    tensors |= {f"optimizer-{index}": _flatten(optimizer) for index, optimizer in enumerate(optimizers)}
+    files = [target / f"{name}.safetensors" for name in tensors]
     try:
-        temporary.mkdir(parents=True)
-        for name, module in modules.items():
-            _write_tensors(temporary / f"{name}.safetensors", module.state_dict())
-        for index, optimizer in enumerate(optimizers):
-            _write_tensors(temporary / f"optimizer-{index}.safetensors", _flatten(optimizer))
-        write_text(temporary / "progress.json", json.dumps(dict(progress)))
-        files = {path.name: _hash_file(path) for path in sorted(temporary.iterdir())}
-        write_text(temporary / "manifest.json", json.dumps(files, indent=2))
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        remove(target / _MANIFEST)
+        for path, values in zip(files, tensors.values(), strict=True):
+            _write_tensors(path, values)
+        content = {"fit": fit, "progress": dict(progress), "files": {path.name: hash_file(path) for path in files}}
+        write_file(target / _MANIFEST, json.dumps(content, indent=2))
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in files:
+                temporary_name(path).unlink(missing_ok=True)
+                remove(path)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise RankError(f"cannot save to {folder}: {reason}; free space and run the same command again") from error
-    descriptor = os.open(states, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
     for old in sorted(states.glob("images-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        for path in [old / _MANIFEST, *sorted(old.iterdir())]:  # the manifest first: without it there is no state
+            remove(path)
 
 
 def load_state(
-    folder: Path, *, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+    folder: Path, *, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer], fit: str = ""
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Restore the newest state that verifies.
 
+    Args:
+        folder: The run folder.
+        modules: Modules by file name, restored in place.
+        optimizers: Optimisers in the order of the objectives, restored in place.
+        fit: Digest of the recipe and the rows.
+
     Returns:
         Its counters (None when there is no good state) and a line for each newer state passed over.
+
+    Raises:
+        InputError: If a state belongs to another fit.
     """
     rejected: list[str] = []
     for state in sorted((folder / "state").glob("images-*"), reverse=True):
-        reason = _verify(state)
+        if not (state / _MANIFEST).is_file():
+            continue  # the fit was killed while it saved
+        reason = _verify(state, fit)
         if reason:
             rejected.append(f"{state.name}: {reason}")
             continue
@@ -270,21 +263,31 @@ def load_state(
             module.load_state_dict(load_file(state / f"{name}.safetensors"), strict=True)
         for index, optimizer in enumerate(optimizers):
             _unflatten(optimizer, load_file(state / f"optimizer-{index}.safetensors"))
-        return dict(json.loads((state / "progress.json").read_text(encoding="utf-8"))), rejected
+        return dict(json.loads((state / _MANIFEST).read_text(encoding="utf-8"))["progress"]), rejected
     return None, rejected
 
 
-def _verify(state: Path) -> str:
-    """Return what is wrong with a state folder, or an empty string."""
+def _verify(state: Path, fit: str) -> str:
+    """Return what is wrong with a state folder, or an empty string.
+
+    Raises:
+        InputError: If the state belongs to another fit.
+    """
     try:
-        files = json.loads((state / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads((state / _MANIFEST).read_text(encoding="utf-8"))
+        owner, files, _ = content.get("fit"), dict(content.get("files", {})), dict(content.get("progress", {}))
+    except (OSError, ValueError, AttributeError, TypeError):
         return "no readable manifest"
+    if owner != fit:
+        raise InputError(
+            f"{str(state)!r} is the state of a fit with another recipe or other rows, or of an earlier version; "
+            "remove it, or give another --output (output=)"
+        )
     for name, digest in files.items():
         path = state / name
         if not path.is_file():
             return f"{name} is missing"
-        if _hash_file(path) != digest:
+        if hash_file(path) != digest:
             return f"{name} does not match its sha256"
     return ""
 

@@ -17,11 +17,11 @@ from synthaug import __version__
 from synthaug.cards import render_dataset_card
 from synthaug.columns import Columns, find_columns, has_provenance, read_labels, real_rows
 from synthaug.errors import FailedError, InputError
-from synthaug.folder import ShardFolder
+from synthaug.folder import ShardFolder, read_earlier
 from synthaug.mixing import output_features
+from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
 from synthaug.rows import DatasetRows, digest_rows
-from synthaug.shards import locked, write_file
 from synthaug.signals import StopSignals
 
 __all__ = ["count_labels", "finish_folder", "pick_rows", "write_dataset"]
@@ -64,14 +64,16 @@ def write_dataset(
     mixed = any(has_provenance(data.features) for data in splits.values())
     features = output_features(main.features) if mixed else main.features
     arguments = {"splits": {name: digest_rows(data) for name, data in splits.items()}}
-    with locked(output), StopSignals() as stop:
-        folder = ShardFolder(output, arguments, fresh=fresh)
+    made = OutputFolder(output, "write_dataset", arguments, fresh=fresh, earlier=lambda: read_earlier(output))
+    with made, StopSignals() as stop:
+        folder = ShardFolder(output, arguments)
         if folder.finished:
             return output
         streams = {name: [DatasetRows(data, features, name=f"split {name!r}")] for name, data in splits.items()}
         try:
             folder.write(streams, features.arrow_schema, stopped=lambda: stop.received)
             _describe(folder, splits, split, title or output.name)
+            made.finish()
         except OSError as error:
             raise FailedError(f"cannot write {str(output)!r}: {error}; free space and run it again") from error
     return output

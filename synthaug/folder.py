@@ -1,4 +1,4 @@
-"""The output folder of a dataset: shards listed in a manifest, resumed after an interruption.
+"""The shards of a dataset folder, listed in a manifest and resumed after an interruption.
 
 While a folder is written everything lies in its hidden part ``.partial/``; a finished folder got its
 ``data/`` by one rename and its ``manifest.json`` last.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -18,12 +17,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthaug.errors import FailedError, InputError, StoppedError
+from synthaug.output import (
+    claim,
+    compare_arguments,
+    hash_file,
+    move_folder,
+    publish,
+    remove,
+    temporary_name,
+    write_file,
+)
 from synthaug.shardprocess import RemoteShard
-from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, Rows, ShardWriter, hash_file, publish, write_file
+from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, Rows, ShardWriter
 
-__all__ = ["RowStream", "ShardFolder", "is_finished"]
+__all__ = ["RowStream", "ShardFolder", "is_finished", "read_earlier"]
 
-_OWN_FILES = ("README.md", "synthaug.json", "samples.png", "scores.json", "suspects.png", "manifest.json", "data")
 _PARTIAL = ".partial"
 
 
@@ -50,26 +58,22 @@ def is_finished(folder: str | Path) -> bool:
 
 
 class ShardFolder:
-    """A dataset folder being written, resumed or found finished; use it under `locked`.
+    """A dataset folder being written, resumed or found finished; use it in an open `OutputFolder`.
 
     Args:
         folder: The output folder.
         arguments: JSON-friendly values that decide the content; the same ones resume or find it finished.
-        fresh: Remove what an earlier command left.
 
     Raises:
-        InputError: If the folder was made with other arguments or holds foreign files.
+        InputError: If the shards were made with other arguments.
     """
 
-    def __init__(self, folder: Path, arguments: Mapping[str, Any], *, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
         self.folder = folder
         given = json.loads(json.dumps(dict(arguments)))  # compare what JSON keeps: tuples become lists
-        self._refuse_foreign_files(fresh)
-        if fresh:
-            self._remove()
-        found = self._read_manifest()
+        found = _read_manifest(folder)
         if found is not None:
-            self._compare(found["arguments"], given)
+            compare_arguments(folder, found["arguments"], given)
         self.manifest: dict[str, Any] = found or {
             "format": 1,
             "arguments": given,
@@ -135,7 +139,7 @@ class ShardFolder:
         with ThreadPoolExecutor(1) as recorder:  # a shard is hashed and recorded while the next one is written
             recorded: Future[None] | None = None
             for entry, stream in self._missing_shards(splits, rows_per_shard):
-                temporary = self.data / f".{entry['file']}.tmp"
+                temporary = temporary_name(claim(self.data / entry["file"]))
                 temporary.unlink(missing_ok=True)  # a process whose caller was killed just now may hold it
                 with open_shard(temporary, schema) as writer:
                     rows, failure = self._fill(writer, entry, stream, stopped)
@@ -158,10 +162,11 @@ class ShardFolder:
     def finish(self) -> None:
         """Make the folder a finished one; its other files must be there already."""
         if not (self.folder / "data").is_dir():
-            (self.folder / _PARTIAL / "data").rename(self.folder / "data")
+            move_folder(self.folder / _PARTIAL / "data", self.folder / "data")
         self.manifest["pending"] = None
         write_file(self.folder / "manifest.json", _dump(self.manifest))
-        shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
+        for path in (self._pending, self.folder / _PARTIAL / "manifest.json"):
+            remove(path)
 
     def _missing_shards(
         self, splits: Mapping[str, Sequence[RowStream]], rows_per_shard: int
@@ -213,7 +218,7 @@ class ShardFolder:
     ) -> None:
         writer.wait()
         entry |= {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary), "state": dict(state)}
-        publish(temporary, self.data / entry["file"])
+        publish(temporary, self.data / entry["file"], entry["sha256"])
         others = [other for other in self.manifest["shards"] if other["file"] != entry["file"]]
         self.manifest["shards"] = sorted([*others, entry], key=lambda e: e["file"])
         begun = self.manifest["pending"]
@@ -222,7 +227,7 @@ class ShardFolder:
             self.manifest["pending"] = None
         self._save()
         if done:
-            self._pending.unlink(missing_ok=True)
+            remove(self._pending)
 
     @property
     def _pending(self) -> Path:
@@ -237,8 +242,7 @@ class ShardFolder:
         rows: int,
     ) -> None:
         writer.wait()
-        self._pending.parent.mkdir(exist_ok=True)
-        publish(temporary, self._pending)
+        publish(temporary, claim(self._pending))
         self.manifest["pending"] = {
             "shard": entry["file"],
             "rows": rows,
@@ -262,46 +266,26 @@ class ShardFolder:
         return _matches(self.data / entry["file"], entry)
 
     def _save(self) -> None:
-        (self.folder / _PARTIAL).mkdir(exist_ok=True)
         write_file(self.folder / _PARTIAL / "manifest.json", _dump(self.manifest))
 
-    def _read_manifest(self) -> dict[str, Any] | None:
-        for path in (self.folder / _PARTIAL / "manifest.json", self.folder / "manifest.json"):
-            if path.is_file():
-                with contextlib.suppress(ValueError):
-                    return dict(json.loads(path.read_text(encoding="utf-8")))
-                raise InputError(f"{str(path)!r} is not readable; add --fresh (fresh=True) to write the folder anew")
-        return None
 
-    def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if differing:
-            raise InputError(
-                f"output {str(self.folder)!r} was made with other arguments ({', '.join(differing)}); "
-                "use them again or add --fresh (fresh=True)"
-            )
+def read_earlier(folder: Path) -> tuple[dict[str, Any], bool] | None:
+    """Return the arguments of a dataset folder without a mark and whether it is finished; None where there are none.
 
-    def _refuse_foreign_files(self, fresh: bool) -> None:
-        if self.folder.is_file():
-            raise InputError(f"output {str(self.folder)!r} is a file; give a folder")
-        present = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        visible = [name for name in present if not name.startswith(".")]
-        ours = _PARTIAL in present or "manifest.json" in present
-        foreign = sorted(name for name in visible if not ours or (fresh and name not in _OWN_FILES))
-        if foreign:
-            verb = "would be touched by --fresh" if fresh and ours else "is there already"
-            raise InputError(
-                f"output {str(self.folder)!r}: {foreign[0]!r} {verb} and was not made by this command; "
-                "give another folder"
-            )
+    Raises:
+        InputError: If its manifest cannot be read.
+    """
+    found = _read_manifest(folder)
+    return None if found is None else (dict(found["arguments"]), is_finished(folder))
 
-    def _remove(self) -> None:
-        for name in (*_OWN_FILES, _PARTIAL):
-            path = self.folder / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    for path in (folder / _PARTIAL / "manifest.json", folder / "manifest.json"):
+        if path.is_file():
+            with contextlib.suppress(ValueError):
+                return dict(json.loads(path.read_text(encoding="utf-8")))
+            raise InputError(f"{str(path)!r} is not readable; remove it and run the same command again")
+    return None
 
 
 def _cut(rows: int, size: int) -> list[int]:

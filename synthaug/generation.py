@@ -22,15 +22,16 @@ from synthaug.drawing import BlockPool
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.export import finish_folder
 from synthaug.filtering import Filter
-from synthaug.folder import ShardFolder, is_finished
+from synthaug.folder import ShardFolder, is_finished, read_earlier
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.jobs import GenerationJob
 from synthaug.launching import local_processes, process_number
 from synthaug.localfiles import quiet_datasets
 from synthaug.noise import BLOCK_SIZE
+from synthaug.output import OutputFolder
 from synthaug.png import pack_png
 from synthaug.shardprocess import RemoteShard, ShardProcess
-from synthaug.shards import ROWS_PER_SHARD, ShardWriter, locked
+from synthaug.shards import ROWS_PER_SHARD, ShardWriter
 from synthaug.signals import StopSignals
 
 __all__ = ["WrittenRows", "generate", "write_rows"]
@@ -176,8 +177,9 @@ def write_rows(
     if output is not None and process_number() > 0:
         return WrittenRows(_wait_for(target, arguments, fresh), split, job.features)
     num_processes = max(num_processes, local_processes())
-    with locked(target), StopSignals() as stop:
-        folder = ShardFolder(target, arguments, fresh=fresh)
+    made = OutputFolder(target, "generate", arguments, fresh=fresh, earlier=lambda: read_earlier(target))
+    with made, StopSignals() as stop:
+        folder = ShardFolder(target, arguments)
         if not folder.finished:
             print(job.describe(), file=sys.stderr)
             num_processes = num_processes if job.device == "cpu" else 1  # workers would share one accelerator
@@ -200,6 +202,7 @@ def write_rows(
                     )
                     record = job.record(synthetic, recipe)
                     finish_folder(folder, job.facts(record, facts), record, job.shown)
+                    made.finish()
                 except ChildProcessError as error:
                     raise FailedError(f"{error}; run it again to go on") from error
                 except (OSError, pa.ArrowInvalid) as error:

@@ -26,11 +26,11 @@ from synthaug.generation import write_rows
 from synthaug.hub import check_push, push, resolve_run
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
+from synthaug.output import write_file
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.evaluation import evaluate
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe, spell_path
 from synthaug.recommendation import recommend
-from synthaug.shards import write_file
 from synthaug.sources import open_dataset, open_splits, open_test, pick_split
 from synthaug.verification import benchmark_datasets, load_like_run, resolve_judge
 

@@ -1,21 +1,14 @@
-"""Writing without half-written files: one writer a folder, atomic rename, Parquet shards of stable bytes."""
+"""Parquet shards of stable bytes."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from synthaug.errors import InputError
-
-__all__ = ["ROWS_PER_SHARD", "UNIT_ROWS", "Rows", "ShardWriter", "hash_file", "locked", "publish", "write_file"]
+__all__ = ["ROWS_PER_SHARD", "UNIT_ROWS", "Rows", "ShardWriter"]
 
 ROWS_PER_SHARD = 10_000
 """Rows after which the next shard begins."""
@@ -24,80 +17,6 @@ UNIT_ROWS = 50
 """Row groups are made of whole units, so that their limits do not depend on how rows arrive."""
 
 _GROUP_ROWS, _GROUP_BYTES = 1_000, 64 << 20
-_LOCK = ".lock"
-
-
-@contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Hold the folder (made if need be) as its only writer.
-
-    Args:
-        folder: An output folder.
-
-    Raises:
-        InputError: If another process writes it, or it cannot be written.
-    """
-    folder = Path(folder)
-    existed = folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _acquire(folder / _LOCK)
-    except BlockingIOError:
-        raise InputError(
-            f"output {str(folder)!r} is being written by another process; wait for it or give another folder"
-        ) from None
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(f"output {str(folder)!r} cannot be written ({reason}); give another folder") from None
-    try:
-        yield
-    finally:
-        # still held while it is removed: whoever opened the old file sees that it is gone
-        (folder / _LOCK).unlink(missing_ok=True)
-        os.close(descriptor)
-        if not existed:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # succeeds only when nothing was written
-
-
-def _acquire(path: Path) -> int:
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-
-
-def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file by atomic rename.
-
-    Args:
-        path: Where it appears, complete or not at all.
-        content: Its bytes, or text to encode as UTF-8.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    publish(temporary, path)
-
-
-def publish(temporary: Path, path: Path) -> None:
-    """Make a finished temporary file appear under its name, on the disk too."""
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class Rows(Protocol):
@@ -178,9 +97,3 @@ def _count_group(table: pa.Table) -> int:
         if size >= _GROUP_BYTES or end == _GROUP_ROWS:
             return end
     return 0
-
-
-def hash_file(path: Path) -> str:
-    """Return the sha256 of a file as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ from synthaug.cards import VerdictFacts, add_repo_id, add_verdict, drop_local_pa
 from synthaug.checkpoint import is_run
 from synthaug.errors import InputError
 from synthaug.export import write_dataset
-from synthaug.shards import hash_file
+from synthaug.output import hash_file
 
 if TYPE_CHECKING:
     from synthaug.report import Report

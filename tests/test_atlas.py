@@ -8,7 +8,6 @@ from small_runs import make_runs
 from test_examples import small_digits
 
 import synthaug
-from synthaug import fitting
 from synthaug.cli import main
 from synthaug.export import write_dataset
 
@@ -58,7 +57,7 @@ def test_the_same_again_is_finished_and_other_arguments_are_refused(home):
         synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1)
     synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1, fresh=True)
     assert json.loads((home / "again" / "exploration.json").read_text())["arguments"]["seed"] == 1
-    with pytest.raises(synthaug.InputError, match="not made by explore"):
+    with pytest.raises(synthaug.InputError, match="made by synthaug write_dataset; give another folder"):
         synthaug.explore(home / "cgan", output=home / "rows")
 
 
@@ -90,5 +89,9 @@ def test_the_command_prints_the_path(home, capsys):
         assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_fit_with_fresh_may_remove_an_exploration():
-    assert "exploration" in fitting._OWN_FILES
+def test_fresh_removes_no_picture_of_the_user(home):
+    synthaug.explore(home / "glow", output=home / "mine", per_class=1)
+    (home / "mine" / "photo.png").write_bytes(b"a photograph")
+    with pytest.raises(synthaug.InputError, match=r"'photo\.png' not made by this command"):
+        synthaug.explore(home / "glow", output=home / "mine", per_class=1, fresh=True)
+    assert (home / "mine" / "photo.png").read_bytes() == b"a photograph" and (home / "mine" / "index.html").exists()

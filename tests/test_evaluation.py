@@ -304,13 +304,6 @@ def test_the_command_writes_its_folder_and_finds_it_again(run_folder, quick, cap
     assert "seed" in (line := capsys.readouterr().err) and "--fresh" in line
 
 
-def test_a_new_fit_takes_the_evaluation_away():
-    from synthaug.fitting import _OWN_FILES
-    from synthaug.uploads import RUN_FILES
-
-    assert "evaluation" in _OWN_FILES and not any(name.startswith("evaluation") for name in RUN_FILES)
-
-
 def test_the_rows_are_those_that_generate_writes(run_folder):
     generator = synthaug.load_generator(run_folder)
     judge = default_filter(synthaug.checkpoint.load_judge(run_folder))
@@ -464,7 +457,7 @@ def test_other_arguments_and_fresh_begin_anew(tmp_path):
     fetch(tmp_path, seed=1)
     fetch(None, seed=0)
     assert len(made) == 3
-    Shelf(tmp_path, {}).clear()
+    Shelf(tmp_path, {"seed": 0}).clear()
     fetch(tmp_path, seed=0)
     assert len(made) == 4
 

@@ -28,14 +28,15 @@ from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.generation import generate
 from synthaug.mixing import strip
 from synthaug.noise import draw_normal
+from synthaug.output import MARK
 
 PLAN = make_plan({"ant": 90, "bee": 20, "cat": 3})  # misses 0, 70, 87
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Relative path -> sha256 of every file that is not hidden."""
+    """Relative path -> sha256 of every file; none but the mark is hidden."""
     files = [p for p in sorted(folder.rglob("*")) if p.is_file()]
-    assert not [p for p in files if p.name.startswith(".") or ".partial" in p.parts]
+    assert not [p for p in files if (p.name.startswith(".") and p.name != MARK) or ".partial" in p.parts]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
@@ -305,10 +306,14 @@ def test_foreign_files_are_never_touched(tmp_path):
     with pytest.raises(InputError, match=r"notes\.txt"):
         run(tmp_path, fresh=True)
     run(tmp_path / "out")
-    (tmp_path / "out" / "notes.txt").write_text("mine")
-    run(tmp_path / "out")
-    with pytest.raises(InputError, match=r"notes\.txt"):
-        run(tmp_path / "out", fresh=True)
+    for name in ("notes.txt", "data/mine.csv"):
+        mine = tmp_path / "out" / name
+        mine.write_text("mine")
+        run(tmp_path / "out")
+        with pytest.raises(InputError, match=name):
+            run(tmp_path / "out", fresh=True)
+        assert mine.read_text() == "mine" and (tmp_path / "out" / "manifest.json").exists()
+        mine.unlink()
     with pytest.raises(InputError, match=r"is a file|cannot be written"):
         run(tmp_path / "notes.txt")
 

@@ -44,8 +44,8 @@ SIZES = {
     "cgan": {"width": 16},
     "glow": {"dense_steps": 2, "dense_width": 16},
 }
-POINTS = ((checkpoint, "_write_tensors"), (checkpoint, "_hash_file"), (checkpoint, "write_text"),
-          (fitting, "write_text"), (completion, "write_text"), (training, "hold_vote"), (Path, "rename"),
+POINTS = ((checkpoint, "_write_tensors"), (checkpoint, "hash_file"), (checkpoint, "write_file"),
+          (checkpoint, "remove"), (fitting, "write_file"), (completion, "write_file"), (training, "hold_vote"),
           (Path, "replace"))  # fmt: skip
 """Calls around which a fit is killed: steps, files of a state, their hashes, and the renames."""
 
@@ -497,10 +497,14 @@ def test_a_full_disk_leaves_the_state_before_and_nothing_half_written(tmp_path):
     assert counters == {"n": 20} and rejected == []
 
 
-def test_what_a_killed_save_left_is_removed_by_the_next(tmp_path):
-    (tmp_path / "state" / ".images-000000000000010.999.tmp").mkdir(parents=True)
-    save(tmp_path, 20, make_player())
-    assert [path.name for path in (tmp_path / "state").iterdir()] == ["images-000000000000020"]
+def test_what_a_killed_save_left_is_written_anew_by_the_next(tmp_path):
+    player = make_player()
+    save(tmp_path, 20, player)
+    whole = tree(tmp_path)
+    (tmp_path / "state" / "images-000000000000020" / "manifest.json").unlink()
+    (tmp_path / "state" / "images-000000000000020" / "model.safetensors").write_bytes(b"half")
+    save(tmp_path, 20, player)
+    assert tree(tmp_path) == whole
 
 
 # ------------------------------------------------------------------------------------------------------- generate

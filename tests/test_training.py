@@ -149,11 +149,25 @@ def test_same_call_again_and_other_arguments(tmp_path):
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match=r"'thesis\.tex' not made by synthaug fit; give another folder"):
         fit(toy_dataset(), "cvae", output=tmp_path, images=320)
     with pytest.raises(InputError, match=r"thesis\.tex"):
         fit(toy_dataset(), "cvae", output=tmp_path, images=320, fresh=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    fit(toy_dataset(), "cvae", output=tmp_path / "run", images=320)
+    (tmp_path / "run" / "state" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"'state/thesis\.tex' not made by this command"):
+        fit(toy_dataset(), "cvae", output=tmp_path / "run", images=320, fresh=True)
+    assert (tmp_path / "run" / "state" / "thesis.tex").exists() and (tmp_path / "run" / "config.json").exists()
+
+
+def test_other_rows_under_the_same_output_are_refused(tmp_path):
+    rows = toy_dataset()
+    fit(rows, "cvae", output=tmp_path / "run", images=320)
+    renamed = rows.cast_column("label", ClassLabel(names=[f"other {name}" for name in rows.features["label"].names]))
+    for other in (rows.select(range(len(rows) - 1)), renamed):
+        with pytest.raises(InputError, match=r"other arguments \(rows of the dataset\).*--fresh"):
+            fit(other, "cvae", output=tmp_path / "run", images=320)
 
 
 @pytest.mark.parametrize(

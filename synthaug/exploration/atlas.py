@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,8 +21,8 @@ from synthaug.exploration.panels import Panel
 from synthaug.exploration.survey import describe_traversal, survey_space
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.hub import load_generator, resolve_run
+from synthaug.output import OutputFolder, write_file
 from synthaug.rows import digest_rows
-from synthaug.shards import locked, write_file
 from synthaug.sources import open_dataset
 from synthaug.trainingrows import find_training_rows, reopen_training_rows
 
@@ -111,8 +110,8 @@ def explore(
         "checkpoint": checkpoint_hash(folder), "real": digest_rows(rows) if rows is not None else None,
         "per_class": per_class, "seed": seed, "temperature": warmth,
     }  # fmt: skip
-    with locked(target):
-        if _is_finished(target, arguments, fresh):
+    with OutputFolder(target, "explore", arguments, fresh=fresh) as output_folder:
+        if output_folder.has_finished(_RECORD):
             return _read(target)
         training, why = _find_rows(rows, source, local)
         space = LatentSpace(generator, temperature=warmth)
@@ -124,6 +123,7 @@ def explore(
             captions={panel.name: panel.caption for panel in found.panels}, panels=found.panels, folder=target,
         )  # fmt: skip
         _write(made, target)
+        output_folder.finish()
     return made
 
 
@@ -146,39 +146,6 @@ def _find_rows(rows: Dataset | None, source: dict[str, Any], local: bool) -> tup
 
 
 # ------------------------------------------------------------------------------------------------------- files
-
-
-def _is_finished(folder: Path, arguments: dict[str, Any], fresh: bool) -> bool:
-    """Tell whether the folder holds this very exploration.
-
-    Raises:
-        InputError: If it holds something else.
-    """
-    present = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    ours = (folder / _RECORD).is_file()
-    foreign = [path.name for path in present if path.name not in ("index.html", _RECORD) and path.suffix != ".png"]
-    if foreign or (present and not ours and not _is_partial(present)):
-        name = foreign[0] if foreign else present[0].name
-        raise InputError(f"output {str(folder)!r}: {name!r} was not made by explore; give another folder")
-    if fresh:
-        for path in present:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return False
-    if not ours:
-        return False
-    before = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["arguments"]
-    if differing := [key for key in {**before, **arguments} if before.get(key) != arguments.get(key)]:
-        raise InputError(
-            f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); use them again or add "
-            "--fresh"
-        )
-    return True
-
-
-def _is_partial(present: list[Path]) -> bool:
-    """Tell whether these are files of an exploration that was interrupted: pictures, but no record yet."""
-    names = {"samples", "temperatures", "classes", "class-to-class", "image-to-image", "traversals", "nearest", "index"}
-    return all(path.stem in names for path in present)
 
 
 def _read(folder: Path) -> Exploration:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from synthaug.filtering import Filter
 from synthaug.gallery import draw_closest, draw_pictures
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.jobs import resolve_filter
+from synthaug.output import OutputFolder
 from synthaug.quality.appraisal import Accuracy, Copying, compare_features, find_copies, score_accuracy
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.cas import STEPS, predict_classes
@@ -34,12 +34,10 @@ from synthaug.quality.remarks import write_remarks
 from synthaug.quality.shelf import Shelf
 from synthaug.residual import ResidualClassifier
 from synthaug.rows import digest_rows
-from synthaug.shards import locked
 from synthaug.signals import StopSignals
 
 __all__ = ["evaluate"]
 
-_FILES = ("evaluation.json", "evaluation.md", "samples.png", "neighbours.png", "closest.png")
 _MOST_SEEDS = 1_000
 
 
@@ -108,9 +106,9 @@ def evaluate(
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         if output is not None:
-            stack.enter_context(locked(output))
-            if (finished := _open_folder(Path(output), arguments, fresh=fresh)) is not None:
-                return finished
+            made = stack.enter_context(OutputFolder(output, "evaluate", arguments, fresh=fresh))
+            if made.has_finished("evaluation.json"):
+                return Evaluation.load(output)
         shelf = Shelf(None if output is None or run is None else Path(output), arguments)
         nothing = "nothing is kept; with a run folder and an output it could go on"
         kept = "run the same again: what was trained is kept" if shelf.keeps else nothing
@@ -127,6 +125,8 @@ def evaluate(
         if output is not None:
             evaluation.save(output)
         shelf.clear()
+        if output is not None:
+            made.finish()
     return evaluation
 
 
@@ -222,29 +222,6 @@ class _Progress:
                     raise StoppedError(f"stopped by signal {signal}; {self._kept}", signal)
 
             yield advance
-
-
-def _open_folder(folder: Path, arguments: Mapping[str, Any], *, fresh: bool) -> Evaluation | None:
-    """Return the evaluation if the folder holds this very one; else None.
-
-    Raises:
-        InputError: If it was made with other arguments.
-    """
-    if fresh:
-        for name in _FILES:
-            (folder / name).unlink(missing_ok=True)
-        Shelf(folder, {}).clear()
-    if not (folder / _FILES[0]).is_file():
-        return None
-    finished = Evaluation.load(folder)
-    given = json.loads(json.dumps(dict(arguments)))
-    differing = [key for key in {**finished.arguments, **given} if finished.arguments.get(key) != given.get(key)]
-    if differing:
-        raise InputError(
-            f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); "
-            "use them again or add --fresh (fresh=True)"
-        )
-    return finished
 
 
 def _check(
