@@ -21,6 +21,7 @@ from torch import Tensor
 from synthaug.errors import InputError
 
 __all__ = [
+    "DEPTHS",
     "FORMATS",
     "MAX_DECODED_BYTES",
     "MAX_SIZE",
@@ -29,6 +30,7 @@ __all__ = [
     "Shown",
     "check_image_size",
     "decode_bytes",
+    "find_depth",
     "has_alpha",
     "open_bytes",
     "pixel_hash",
@@ -54,6 +56,9 @@ _BITS, _TILE = 258, (322, 323)
 
 _ROWS = 256
 """Rows of an image whose values become 8 bits at a time: as float64 they take eight times the memory."""
+
+DEPTHS = {"uint8": "8 bits", "uint16": "16 bits", "int32": "32 bits", "float32": "floating-point numbers"}
+"""How images of a dataset store their values, and the words for it; "mixed" where they differ."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
@@ -143,6 +148,15 @@ def decode_bytes(data: bytes | None) -> Image.Image:
     """
     with strict_decoding():
         return open_bytes(data)
+
+
+def find_depth(image: Image.Image) -> str:
+    """Return how an image, as its file stores it, holds its values: one of `DEPTHS`."""
+    if image.mode == "F":
+        return "float32"
+    if not image.mode.startswith("I"):
+        return "uint8"
+    return "uint16" if image.mode.startswith("I;16") or image.format == "PNG" else "int32"
 
 
 def has_alpha(image: Image.Image) -> bool:
@@ -236,6 +250,8 @@ class Codec:
         channels: 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha.
         value_range: Values of images of more than 8 bits that become 0 and 255; None takes 0..65535 for
             integer images and 0..1 (or 0..255, where it does not fit) for floating-point ones.
+        depth: How the images store their values: one of `DEPTHS`, or "mixed". Images of one channel alone can have
+            more than 8 bits.
 
     Raises:
         InputError: An argument is out of range.
@@ -244,8 +260,11 @@ class Codec:
     image_size: int
     channels: int
     value_range: tuple[float, float] | None = None
+    depth: str = "uint8"
 
     def __post_init__(self) -> None:
+        if self.depth not in (*DEPTHS, "mixed"):
+            raise InputError(f"depth is {self.depth!r}; give one of {', '.join(DEPTHS)} or mixed")
         check_image_size(self.image_size)
         if self.channels not in _MODES:
             raise InputError(f"channels is {self.channels!r}; give 1 (grey), 2, 3 (colour) or 4 (with alpha)")
@@ -304,6 +323,21 @@ class Codec:
             scaled[row : row + _ROWS] = np.rint(np.clip((part - low) / (high - low), 0.0, 1.0) * 255.0)
         return Image.fromarray(scaled)
 
+    def restore(self, pixels: NDArray[np.uint8]) -> Image.Image:
+        """Return pixels (H, W, C) as an image that stores its values as the images of the dataset do.
+
+        The inverse of `encode` for images of this size, in 256 levels: ``low + pixel / 255 * (high - low)``.
+
+        Args:
+            pixels: uint8.
+        """
+        flat = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+        if self.depth in ("uint8", "mixed"):
+            return Image.fromarray(np.ascontiguousarray(flat))
+        low, high = self.value_range or (0.0, 65535.0)
+        values = low + flat.astype(np.float64) / 255.0 * (high - low)
+        return Image.fromarray((values if self.depth == "float32" else np.rint(values)).astype(self.depth))
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-friendly description; `from_dict` reads it."""
         value_range = None if self.value_range is None else list(self.value_range)
@@ -314,7 +348,7 @@ class Codec:
         """Return the codec that `to_dict` described."""
         value_range = description.get("value_range")
         pair = None if value_range is None else (float(value_range[0]), float(value_range[1]))
-        return cls(description["image_size"], description["channels"], pair)
+        return cls(description["image_size"], description["channels"], pair, description.get("depth", "uint8"))
 
 
 def _square(image: Image.Image, size: int) -> Image.Image:

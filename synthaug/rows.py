@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 from datasets import Audio, Dataset, Features, Image, Video
 
-from synthaug.codec import open_bytes, read_image_file, strict_decoding
+from synthaug.codec import DEPTHS, find_depth, open_bytes, read_image_file, strict_decoding
 from synthaug.columns import FileNames, iterate_images
 from synthaug.errors import InputError
 
@@ -56,16 +56,23 @@ class DatasetRows:
         features: Features of the output; columns that `dataset` lacks are null.
         name: What messages call the dataset.
         required: Image column in which null is an error.
+        depth: How its images must store their values, one of `DEPTHS`; any when None.
 
     Raises:
         InputError: If a column cannot be written to a file that names no other file, or is not in `features`.
     """
 
     def __init__(
-        self, dataset: Dataset, features: Features, *, name: str = "dataset", required: str | None = None
+        self,
+        dataset: Dataset,
+        features: Features,
+        *,
+        name: str = "dataset",
+        required: str | None = None,
+        depth: str | None = None,
     ) -> None:
         self._dataset, self._schema, self._name, self._row = dataset, features.arrow_schema, name, 0
-        self._required = required
+        self._required, self._depth = required, depth
         self._images = [key for key, feature in features.items() if isinstance(feature, Image)]
         for key, feature in features.items():
             if not isinstance(feature, Image) and _holds_files(feature):
@@ -121,7 +128,8 @@ class DatasetRows:
         with strict_decoding():
             for offset, value in enumerate(values):
                 try:
-                    files.append(_checked_bytes(value, field.name == self._required))
+                    needed = field.name == self._required
+                    files.append(_checked_bytes(value, needed, self._depth if needed else None))
                 except ValueError as error:
                     raise InputError(
                         f"row {self._row + offset} of {self._name}: no readable image in {field.name!r} "
@@ -132,14 +140,18 @@ class DatasetRows:
         return pa.StructArray.from_arrays(parts, ["bytes", "path"], mask=missing).cast(field.type)
 
 
-def _checked_bytes(value: Mapping[str, Any] | None, required: bool) -> bytes | None:
+def _checked_bytes(value: Mapping[str, Any] | None, required: bool, depth: str | None = None) -> bytes | None:
     if value is None and not required:
         return None
     value = value or {}
     data = value.get("bytes")
     if data is None and value.get("path"):
         data = read_image_file(value["path"])
-    open_bytes(data)
+    image = open_bytes(data)
+    if depth is not None and (own := find_depth(image)) != depth:
+        raise ValueError(
+            f"it stores {DEPTHS[own]}, the synthetic rows {DEPTHS[depth]}: convert the images to one depth"
+        )
     return data
 
 

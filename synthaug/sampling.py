@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,6 +13,7 @@ from datasets import Features
 from numpy.typing import NDArray
 
 from synthaug.balance import BalancePlan
+from synthaug.codec import Codec
 from synthaug.columns import Columns
 from synthaug.drawing import Block, BlockPool, Key
 from synthaug.errors import FailedError
@@ -63,6 +65,7 @@ class SyntheticRows:
         features: Features of the output.
         columns: Image and label column.
         origin: Content of the provenance column but the draw.
+        codec: Says how the images of the dataset store their values; 8 bits when None.
         max_draws: Draws allowed in each class; None allows 20 times what it misses and 1,000.
         bar: Progress bar to move on.
     """
@@ -76,10 +79,11 @@ class SyntheticRows:
         features: Features,
         columns: Columns,
         origin: Origin,
+        codec: Codec | None = None,
         max_draws: int | None = None,
         bar: Any = None,
     ) -> None:
-        self._pool, self._max_draws, self._bar = pool, max_draws, bar
+        self._pool, self._codec, self._max_draws, self._bar = pool, codec, max_draws, bar
         self._classes = [(name, class_names.index(name), n) for name, n in plan.missing.items() if n]
         known = {"synthetic": True, "provenance": asdict(origin)}
         self._values = {name: {**class_values(features, columns, name), **known} for name, _, _ in self._classes}
@@ -167,7 +171,7 @@ class SyntheticRows:
         columns = {key: column.slice(0, len(draws)) for key, column in self._repeated_in(name).items()}
         parts = [draws if f.name == "draw" else columns[origin.name].field(f.name) for f in origin.type]
         columns[origin.name] = pa.StructArray.from_arrays(parts, fields=list(origin.type))
-        columns[image.name] = encode_images(pixels, image.type)
+        columns[image.name] = encode_images(pixels, image.type, self._codec)
         return pa.Table.from_arrays([columns[key] for key in self._schema.names], schema=self._schema)
 
     def _repeated_in(self, name: str) -> dict[str, pa.Array]:
@@ -179,12 +183,28 @@ class SyntheticRows:
         return self._repeated[name]
 
 
-def encode_images(pixels: NDArray[np.uint8], kind: pa.StructType) -> pa.StructArray:
-    """Return pixels (N, H, W, C) uint8 as a column of PNG files, of the type that an `Image` feature has."""
+def encode_images(pixels: NDArray[np.uint8], kind: pa.StructType, codec: Codec | None = None) -> pa.StructArray:
+    """Return pixels (N, H, W, C) uint8 as a column of image files, of the type that an `Image` feature has.
+
+    Args:
+        pixels: uint8.
+        kind: Type of the column.
+        codec: Says how the images of the dataset store their values; 8 bits when None. Floating-point and 32-bit
+            images are TIFF files, all others PNG files.
+    """
+    if codec is not None and codec.depth not in ("uint8", "mixed"):
+        data = pa.array([_encode_deep(codec, image) for image in pixels], pa.binary())
+        return pa.StructArray.from_arrays([data, pa.nulls(len(data), pa.string())], fields=list(kind))
     files = pack_png(pixels)
     ends = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
     data = pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(ends), pa.py_buffer(files)])
     return pa.StructArray.from_arrays([data, pa.nulls(len(files), pa.string())], fields=list(kind))
+
+
+def _encode_deep(codec: Codec, pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    codec.restore(pixels).save(file, "PNG" if codec.depth == "uint16" else "TIFF")
+    return file.getvalue()
 
 
 def _repeat(value: Any, kind: pa.DataType) -> pa.Array:

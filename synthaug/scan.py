@@ -24,13 +24,13 @@ from synthaug.columns import FileNames, iterate_images
 from synthaug.errors import FailedError
 from synthaug.imagestats import ImageStatistics
 
-__all__ = ["CorruptRow", "Scan", "empty_pixels", "scan_images"]
+__all__ = ["CorruptRow", "Scan", "empty_pixels", "sample_statistics", "scan_images"]
 
 MEMORY_LIMIT = 512 * 2**20
 """Bytes of pixels up to which they stay in memory; beyond, they lie in a memory-mapped file."""
 
 _SAMPLED = 64
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def scan_images(
         FailedError: The disk has no room for the pixels.
     """
     subset = dataset if len(rows) == len(dataset) else dataset.select(rows)
-    guess = codec or _sampled(subset, column).codec(image_size)
+    guess = codec or sample_statistics(subset, column).codec(image_size)
     if len(rows) * int(np.prod(guess.shape)) <= MEMORY_LIMIT:
         return _settled(subset, column, rows, guess, codec, image_size, None)
 
@@ -99,7 +99,13 @@ def scan_images(
     return _read_entry(keep_entry(_key(subset, column, rows, codec, image_size), make))
 
 
-def _sampled(subset: Dataset, column: str) -> ImageStatistics:
+def sample_statistics(subset: Dataset, column: str) -> ImageStatistics:
+    """Return what the headers of at most 64 images say, spread evenly over the rows.
+
+    Args:
+        subset: The rows.
+        column: Name of the image column.
+    """
     seen = ImageStatistics()
     positions = np.unique(np.linspace(0, max(len(subset) - 1, 0), _SAMPLED).astype(np.int64))[: len(subset)]
     with strict_decoding():
