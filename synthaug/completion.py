@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from synthaug import __version__
 from synthaug.cards import render_model_card
 from synthaug.checkpoint import load_snapshots, save_generator, save_judge
 from synthaug.codec import to_tensor
@@ -27,6 +26,7 @@ from synthaug.output import write_file
 from synthaug.recipe import dump_recipe, parse_duration
 from synthaug.selection import Candidate, Trial, audit_samples, compare_candidates, copy_with
 from synthaug.training import sample_grid
+from synthaug.version import __version__
 
 __all__ = ["finish_run", "reserve_share"]
 

@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
-from synthaug import __version__
 from synthaug.balance import BalancePlan
 from synthaug.checkpoint import checkpoint_hash, load_generator, load_judge, read_source
 from synthaug.columns import Columns, real_rows
@@ -28,6 +27,7 @@ from synthaug.groups import choose_columns, describe_absent
 from synthaug.mixing import output_features
 from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
 from synthaug.sampling import Origin, SyntheticRows
+from synthaug.version import __version__
 
 __all__ = ["GenerationJob", "resolve_filter"]
 

@@ -334,9 +334,9 @@ def describe_environment() -> str:
     """Return versions and devices as lines."""
     import torch
 
-    import synthaug
+    from synthaug.version import __version__
 
-    lines = [f"synthaug {synthaug.__version__}", f"python {platform.python_version()} on {platform.platform()}"]
+    lines = [f"synthaug {__version__}", f"python {platform.python_version()} on {platform.platform()}"]
     for name in ("torch", "torchvision", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy",
                  "pyarrow", "pillow", "albumentations", "scikit-learn"):  # fmt: skip
         try:

@@ -12,7 +12,6 @@ from typing import Any
 from datasets import Dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from synthaug import __version__
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.data import LabeledImages
 from synthaug.errors import InputError
@@ -25,6 +24,7 @@ from synthaug.output import OutputFolder, write_file
 from synthaug.rows import digest_rows
 from synthaug.sources import open_dataset
 from synthaug.trainingrows import find_training_rows, reopen_training_rows
+from synthaug.version import __version__
 
 __all__ = ["Exploration", "explore"]
 

@@ -12,7 +12,6 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from numpy.typing import NDArray
 
-from synthaug import __version__
 from synthaug.cards.scorecard import render_score_card
 from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
 from synthaug.codec import Codec
@@ -32,6 +31,7 @@ from synthaug.scoring.rowscores import ScoredRows, measure_rows, scored_features
 from synthaug.scoring.suspects import SUSPECTS, summarize_scores
 from synthaug.signals import StopSignals
 from synthaug.sources import open_splits, pick_split
+from synthaug.version import __version__
 
 __all__ = ["Scores", "score"]
 
