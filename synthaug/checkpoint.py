@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from synthaug.errors import InputError, RankError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.judge import Judge
 from synthaug.output import claim, hash_file, is_listed, publish, remove, temporary_name, write_file
 
 __all__ = [
@@ -27,14 +26,13 @@ __all__ = [
     "find_family",
     "is_run",
     "load_generator",
-    "load_judge",
     "load_snapshots",
     "load_state",
     "read_source",
     "save_generator",
-    "save_judge",
     "save_snapshot",
     "save_state",
+    "write_tensors",
 ]
 
 MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
@@ -57,7 +55,8 @@ def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGen
     return GENERATORS[family]
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file, by atomic rename."""
     temporary = temporary_name(claim(path))
     # safetensors refuses shared and non-contiguous tensors
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
@@ -80,9 +79,9 @@ def save_generator(folder: Path, generator: ConditionalGenerator, config: Mappin
         generator: The generator with its averaged weights.
         config: Keyword arguments of its constructor.
     """
-    _write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
+    write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
     if generator.latents:
-        _write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
+        write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
     content = {"family": generator.family, "version": generator.version, **config}
     write_file(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     generator.run_folder = folder
@@ -134,29 +133,6 @@ def load_generator(
         raise InputError(f"device {device!r} cannot be used here ({reason}); give 'cpu'") from None
 
 
-def save_judge(folder: Path, judge: Judge) -> None:
-    """Write judge.safetensors; the constructor's arguments travel in its metadata."""
-    _write_tensors(folder / "judge.safetensors", judge.state_dict(), {"config": json.dumps(judge.config())})
-
-
-def load_judge(folder: str | Path) -> Judge:
-    """Load the run's judge, in eval mode.
-
-    Raises:
-        InputError: If the run has none.
-    """
-    from safetensors import safe_open
-
-    path = Path(folder) / "judge.safetensors"
-    if not path.is_file():
-        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
-    with safe_open(path, framework="pt") as file:
-        config = json.loads(file.metadata()["config"])
-    judge = Judge(**config)
-    judge.load_state_dict(load_file(path), strict=True)
-    return judge.eval()
-
-
 def read_source(folder: str | Path) -> dict[str, Any]:
     """Return source.json: columns, features, class counts, codec and pixel hashes of the rows fitted on.
 
@@ -176,7 +152,7 @@ def checkpoint_hash(folder: str | Path) -> str:
 
 def save_snapshot(folder: Path, number: int, module: nn.Module) -> None:
     """Keep the weights of `module` as one of the candidates for the end of the fit."""
-    _write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
+    write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
 
 
 def load_snapshots(folder: Path) -> dict[str, dict[str, Tensor]]:
@@ -219,7 +195,7 @@ def save_state(
     try:
         remove(target / _MANIFEST)
         for path, values in zip(files, tensors.values(), strict=True):
-            _write_tensors(path, values)
+            write_tensors(path, values)
         content = {"fit": fit, "progress": dict(progress), "files": {path.name: hash_file(path) for path in files}}
         write_file(target / _MANIFEST, json.dumps(content, indent=2))
     except (OSError, SafetensorError) as error:

@@ -14,7 +14,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
 from synthaug.balance import BalancePlan
-from synthaug.checkpoint import checkpoint_hash, load_generator, load_judge, read_source
+from synthaug.checkpoint import checkpoint_hash, load_generator, read_source
 from synthaug.columns import Columns, real_rows
 from synthaug.data import count_classes
 from synthaug.drawing import NUM_THREADS, BlockPool, Sampler
@@ -24,6 +24,7 @@ from synthaug.filtering import AllOf, Density, Filter, combine_filters, default_
 from synthaug.folder import RowStream
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, describe_absent
+from synthaug.judge import load_judge
 from synthaug.mixing import output_features
 from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
 from synthaug.sampling import Origin, SyntheticRows

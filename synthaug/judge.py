@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthaug.checkpoint import write_tensors
 from synthaug.classical import Policy, augment
 from synthaug.classifier import SmallClassifier, fit_classifier, initial_classifier, row_schedule
 from synthaug.errors import InputError
 from synthaug.noise import BatchRandom
 
-__all__ = ["Judge", "fit_judge"]
+__all__ = ["Judge", "fit_judge", "load_judge", "save_judge"]
 
 _MILD = Policy(rotate=8.0, translate=0.06, scale=0.08, shear=5.0)
 _QUANTILE = 0.99
@@ -229,3 +233,26 @@ def fit_judge(
     judge.prototypes.copy_(_class_means(_unit_embeddings(network, images), targets, num_classes))
     judge.radii.copy_(torch.from_numpy(_radii(distances, labels, num_classes)))
     return judge
+
+
+def save_judge(folder: Path, judge: Judge) -> None:
+    """Write judge.safetensors; the constructor's arguments travel in its metadata."""
+    write_tensors(folder / "judge.safetensors", judge.state_dict(), {"config": json.dumps(judge.config())})
+
+
+def load_judge(folder: str | Path) -> Judge:
+    """Load the run's judge, in eval mode.
+
+    Raises:
+        InputError: If the run has none.
+    """
+    from safetensors import safe_open
+
+    path = Path(folder) / "judge.safetensors"
+    if not path.is_file():
+        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
+    with safe_open(path, framework="pt") as file:
+        config = json.loads(file.metadata()["config"])
+    judge = Judge(**config)
+    judge.load_state_dict(load_file(path), strict=True)
+    return judge.eval()

@@ -13,12 +13,13 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
-from synthaug.checkpoint import load_generator, load_judge, load_snapshots, read_source
+from synthaug.checkpoint import load_generator, load_snapshots, read_source
 from synthaug.descent import _descend, _make_optimizer
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.fitting import fit
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import Objective
+from synthaug.judge import load_judge
 from synthaug.tracking import _Alarms
 
 families = pytest.mark.parametrize("family", list(GENERATORS))

@@ -13,7 +13,7 @@ from datasets import ClassLabel, Dataset, Features, Value
 from numpy.typing import NDArray
 
 from synthaug.cards.scorecard import render_score_card
-from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
+from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.codec import Codec
 from synthaug.columns import Columns
 from synthaug.errors import FailedError, InputError
@@ -21,6 +21,7 @@ from synthaug.folder import ShardFolder, read_earlier
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, read_classes
 from synthaug.hub import load_generator
+from synthaug.judge import load_judge
 from synthaug.leaks import run_hashes
 from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
