@@ -25,7 +25,7 @@ __all__ = [
     "checkpoint_hash",
     "find_family",
     "is_run",
-    "load_generator",
+    "load_run",
     "load_snapshots",
     "load_state",
     "read_source",
@@ -87,7 +87,7 @@ def save_generator(folder: Path, generator: ConditionalGenerator, config: Mappin
     generator.run_folder = folder
 
 
-def load_generator(
+def load_run(
     folder: str | Path, family: type[ConditionalGenerator] | None = None, *, device: str = "cpu"
 ) -> ConditionalGenerator:
     """Load the generator of a finished run, in eval mode.

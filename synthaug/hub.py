@@ -19,7 +19,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, co
 from huggingface_hub.errors import RepositoryNotFoundError
 
 from synthaug.cards import merge_front_matter, read_front_matter
-from synthaug.checkpoint import load_generator as load_run
+from synthaug.checkpoint import load_run
 from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.retries import find_status, retry

@@ -14,7 +14,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
 from synthaug.balance import BalancePlan
-from synthaug.checkpoint import checkpoint_hash, load_generator, read_source
+from synthaug.checkpoint import checkpoint_hash, load_run, read_source
 from synthaug.columns import Columns, real_rows
 from synthaug.data import count_classes
 from synthaug.drawing import NUM_THREADS, BlockPool, Sampler
@@ -71,7 +71,7 @@ class GenerationJob:
         temperature = generator.default_temperature if temperature is None else float(temperature)
         resolved, name = resolve_filter(generator, check)
         if isinstance(judge, str | Path):
-            judge = load_generator(judge, device=str(next(generator.parameters()).device))
+            judge = load_run(judge, device=str(next(generator.parameters()).device))
         if judge is not None:
             resolved = combine_filters(resolved, _resolve_judge(generator, judge))
         real_features = _real_features(generator, source, mix_with)

@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from synthaug.balance import BalancePlan, make_plan, parse_target, per_class_plan
 from synthaug.benchmarks.advice import Advice
-from synthaug.checkpoint import load_generator, read_source
+from synthaug.checkpoint import load_run, read_source
 from synthaug.columns import has_provenance
 from synthaug.data import make_long_tailed
 from synthaug.errors import InputError
@@ -98,7 +98,7 @@ def generate_dataset(
         InputError: If there is no such device here, or the arguments do not fit each other.
     """
     folder = resolve_run(run)
-    generator, source = load_generator(folder, device=device), read_source(folder)
+    generator, source = load_run(folder, device=device), read_source(folder)
     if limit_per_class is not None and mix_with is None:
         raise InputError("limit_per_class speaks of the rows of mix_with; give that too, or leave it out")
     if group_by is not None and set(group_by) != set(source.get("group_by") or ()):
@@ -237,7 +237,7 @@ def evaluate_run(
     if output is None and not Path(run).is_dir():
         raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with --output")
     folder = Path(run) / "evaluation" if output is None else output
-    generator = load_generator(resolve_run(run))
+    generator = load_run(resolve_run(run))
     rows = None if real is None else open_dataset(real, split or "train")
     told = {"test_split": test_split, "real": real, "split": split, "output": output, **options}
     command = _describe_command(f"synthaug evaluate {shlex.quote(run)} --test {shlex.quote(test)}", told)

@@ -13,7 +13,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
-from synthaug.checkpoint import load_generator, load_snapshots, read_source
+from synthaug.checkpoint import load_run, load_snapshots, read_source
 from synthaug.descent import _descend, _make_optimizer
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.fitting import fit
@@ -38,7 +38,7 @@ def toy_dataset(per_class=24, classes=3, size=8):
 
 
 def weights(folder):
-    return {k: v.clone() for k, v in load_generator(folder).state_dict().items()}
+    return {k: v.clone() for k, v in load_run(folder).state_dict().items()}
 
 
 @families
@@ -95,7 +95,7 @@ def test_a_snapshot_is_kept_when_its_share_of_the_fit_is_done(tmp_path):
     names = sorted(path.name for path in (tmp_path / "run" / "state").glob("snapshot-*"))
     assert names == ["snapshot-0.safetensors", "snapshot-1.safetensors"]
     kept = load_snapshots(tmp_path / "run")
-    last = load_generator(tmp_path / "run").state_dict()
+    last = load_run(tmp_path / "run").state_dict()
     assert kept["snapshot-0"].keys() == last.keys()
     assert any(not torch.equal(kept["snapshot-0"][name], last[name]) for name in last)
 
