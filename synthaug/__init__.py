@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from synthaug.generation import generate
     from synthaug.generators import CGAN, CVAE, GENERATORS, Glow
     from synthaug.generators.base import ConditionalGenerator, Objective, Preset
-    from synthaug.hub import load_generator, push
     from synthaug.inspection import inspect_dataset
+    from synthaug.journey import push
     from synthaug.loops.mixtures import MixedDataset
     from synthaug.loops.replacement import ReplaceWithSynthetic
     from synthaug.loops.resampling import SynthAugSampler
     from synthaug.loops.streams import MixedIterable
     from synthaug.mixing import mix, strip
+    from synthaug.pulling import load_generator
     from synthaug.quality.assessment import Evaluation
     from synthaug.quality.evaluation import evaluate
     from synthaug.recommendation import recommend

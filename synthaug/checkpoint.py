@@ -22,6 +22,8 @@ from synthaug.generators.base import ConditionalGenerator
 from synthaug.output import claim, hash_file, is_listed, publish, remove, temporary_name, write_file
 
 __all__ = [
+    "LATENTS",
+    "RUN_FILES",
     "checkpoint_hash",
     "find_family",
     "is_run",
@@ -34,6 +36,12 @@ __all__ = [
     "save_state",
     "write_tensors",
 ]
+
+LATENTS = "latents.safetensors"
+RUN_FILES = (
+    "README.md", "config.json", "model.safetensors", "judge.safetensors", "source.json", "recipe.yaml",
+    "log.jsonl", "samples/*.png",
+)  # fmt: skip
 
 MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
 

@@ -19,8 +19,8 @@ from synthaug.data import LabeledImages, load_images
 from synthaug.errors import InputError
 from synthaug.exploration.latents import Encoding
 from synthaug.generation import generate
-from synthaug.hub import resolve_run
 from synthaug.leaks import check_leaks, run_hashes
+from synthaug.pulling import resolve_run
 from synthaug.recipe import GenerateSection
 from synthaug.report import Report
 from synthaug.sources import open_dataset, open_test

@@ -19,8 +19,8 @@ from synthaug.exploration.latents import LatentSpace
 from synthaug.exploration.panels import Panel
 from synthaug.exploration.survey import describe_traversal, survey_space
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.hub import load_generator, resolve_run
 from synthaug.output import OutputFolder, write_file
+from synthaug.pulling import load_generator, resolve_run
 from synthaug.rows import digest_rows
 from synthaug.sources import open_dataset
 from synthaug.trainingrows import find_training_rows, reopen_training_rows

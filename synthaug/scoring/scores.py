@@ -20,11 +20,11 @@ from synthaug.errors import FailedError, InputError
 from synthaug.folder import ShardFolder, read_earlier
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, read_classes
-from synthaug.hub import load_generator
 from synthaug.judge import load_judge
 from synthaug.leaks import run_hashes
 from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
+from synthaug.pulling import load_generator
 from synthaug.rows import digest_rows
 from synthaug.scan import Scan, scan_images
 from synthaug.scoring.densities import name_density
