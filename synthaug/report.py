@@ -12,8 +12,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from synthaug import charts
 from synthaug.cards.markdown import escape_markdown
+from synthaug.charts import draw_arms, draw_curves, draw_difference
 from synthaug.errors import InputError
 from synthaug.numbers import percent, points, probability, spread
 from synthaug.output import write_file
@@ -190,9 +190,7 @@ def _environment(*, html: bool) -> Environment:
         plain=escape_markdown,
         prose=_escape_prose,
     )
-    environment.globals.update(
-        draw_arms=charts.draw_arms, draw_curves=charts.draw_curves, draw_difference=charts.draw_difference
-    )
+    environment.globals.update(draw_arms=draw_arms, draw_curves=draw_curves, draw_difference=draw_difference)
     return environment
 
 
