@@ -20,7 +20,7 @@ from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.material import collect_material
 from synthaug.benchmarks.results import ArmResults, choose_front
 from synthaug.benchmarks.rounds import Round, Rounds
-from synthaug.benchmarks.tuning import MIXTURES, TRIALS, TUNING_SEEDS
+from synthaug.benchmarks.tuning import MIXTURES, TRIALS
 from synthaug.candidates import Candidate, draw_candidates, fit_candidates, fit_family
 from synthaug.checkpoint import read_source
 from synthaug.classical import POLICIES
@@ -28,6 +28,7 @@ from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
+from synthaug.metrics import TUNING_SEEDS
 from synthaug.output import OutputFolder
 from synthaug.recipe import parse_count, parse_duration
 from synthaug.version import __version__

@@ -16,11 +16,12 @@ from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, cou
 from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.findings import write_findings
 from synthaug.benchmarks.material import collect_material
-from synthaug.benchmarks.tuning import TRIALS, TUNING_SEEDS
+from synthaug.benchmarks.tuning import TRIALS
 from synthaug.classical import BACKENDS
 from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.metrics import TUNING_SEEDS
 from synthaug.output import OutputFolder
 from synthaug.report import Report
 from synthaug.version import __version__
