@@ -209,8 +209,8 @@ def generate(
 ) -> None:
     """Generate exactly the missing images of each class; with --mix-with, behind the real rows."""
     from synthaug.hub import check_push
-    from synthaug.hub import push as push_folder
     from synthaug.journey import generate_dataset
+    from synthaug.journey import push as push_folder
 
     if push_to:
         check_push(push_to)
@@ -442,7 +442,7 @@ def push(
     include_latents: Annotated[bool, typer.Option("--include-latents", help="push latents of training images")] = False,
 ) -> None:
     """Push a run or a dataset folder with its card; private unless --public."""
-    from synthaug.hub import push as push_folder
+    from synthaug.journey import push as push_folder
 
     print(push_folder(folder, repo, private=not public, force=force, include_latents=include_latents))
 

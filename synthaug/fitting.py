@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from datasets import Dataset, IterableDataset
 
 from synthaug.budget import Budget
-from synthaug.checkpoint import is_run, load_generator, read_source
+from synthaug.checkpoint import is_run, load_run, read_source
 from synthaug.completion import finish_run, reserve_share
 from synthaug.engine import ask_first, make_accelerator
 from synthaug.errors import InputError, StoppedError
@@ -86,7 +86,7 @@ def fit(
         ):
             check_tracker(resolved.fit.track)
             _fit_into(made, plan, accelerator, hashlib.sha256(json.dumps(arguments).encode()).hexdigest())
-    return load_generator(folder, plan.family)
+    return load_run(folder, plan.family)
 
 
 # ------------------------------------------------------------------------------------------------- run folder

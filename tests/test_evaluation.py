@@ -14,14 +14,14 @@ import synthaug
 import synthaug.quality.evaluation
 from synthaug import cli
 from synthaug.balance import per_class_plan
-from synthaug.checkpoint import save_generator, save_judge
+from synthaug.checkpoint import save_generator
 from synthaug.codec import to_tensor
 from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.filtering import default_filter
 from synthaug.generation import generate
 from synthaug.generators import CVAE
-from synthaug.judge import fit_judge
+from synthaug.judge import fit_judge, save_judge
 from synthaug.quality import appraisal
 from synthaug.quality.appraisal import compare_features, find_copies, score_accuracy
 from synthaug.quality.assessment import Evaluation
@@ -306,7 +306,7 @@ def test_the_command_writes_its_folder_and_finds_it_again(run_folder, quick, cap
 
 def test_the_rows_are_those_that_generate_writes(run_folder):
     generator = synthaug.load_generator(run_folder)
-    judge = default_filter(synthaug.checkpoint.load_judge(run_folder))
+    judge = default_filter(synthaug.judge.load_judge(run_folder))
     written = generate(generator, per_class_plan(dict.fromkeys(NAMES, 1), 3), seed=5, filter="none")
     temperature = generator.default_temperature
     draws = take_draws(generator, 3, seed=5, temperature=temperature, check=None, judge=judge)

@@ -13,7 +13,6 @@ import torch
 from datasets import Dataset
 from tqdm import tqdm
 
-import synthaug
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import resolve_device
@@ -35,6 +34,7 @@ from synthaug.quality.shelf import Shelf
 from synthaug.residual import ResidualClassifier
 from synthaug.rows import digest_rows
 from synthaug.signals import StopSignals
+from synthaug.version import __version__
 
 __all__ = ["evaluate"]
 
@@ -98,7 +98,7 @@ def evaluate(
     run = generator.run_folder
     source = {} if run is None else read_source(run)
     arguments = {
-        "version": synthaug.__version__, "generator": f"{generator.family}@{generator.version}",
+        "version": __version__, "generator": f"{generator.family}@{generator.version}",
         "checkpoint": None if run is None else checkpoint_hash(run), "test": digest_rows(test),
         "real": None if real is None else digest_rows(real), "per_class": per_class, "seeds": seeds, "seed": seed,
         "temperature": temperature, "filter": name, "augmentation": augmentation, "device": device,
