@@ -22,7 +22,7 @@ from synthaug.mixing import output_features
 from synthaug.pictures import tile_images
 from synthaug.rows import DatasetRows, digest_rows
 from synthaug.shards import locked, write_file
-from synthaug.signals import StopSignals
+from synthaug.signals import StopSignals, stopped_at_once
 
 __all__ = ["count_labels", "finish_folder", "pick_rows", "write_dataset"]
 
@@ -64,7 +64,7 @@ def write_dataset(
     mixed = any(has_provenance(data.features) for data in splits.values())
     features = output_features(main.features) if mixed else main.features
     arguments = {"splits": {name: digest_rows(data) for name, data in splits.items()}}
-    with locked(output), StopSignals() as stop:
+    with stopped_at_once("run the same command again"), locked(output), StopSignals() as stop:
         folder = ShardFolder(output, arguments, fresh=fresh)
         if folder.finished:
             return output

@@ -7,7 +7,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,12 @@ from synthaug.checkpoint import is_run, load_generator, write_text
 from synthaug.completion import finish_run, reserve_share
 from synthaug.data import LabeledImages
 from synthaug.engine import make_accelerator
-from synthaug.errors import InputError, StoppedError
+from synthaug.errors import InputError
 from synthaug.fitplan import FitPlan, plan_fit, resolve_recipe
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.recipe import Recipe, dump_recipe, parse_count, parse_duration, parse_recipe, read_recipe
 from synthaug.shards import locked
-from synthaug.signals import StopSignals
+from synthaug.signals import stopped_at_once
 from synthaug.streaming import STREAM_ROWS, read_stream
 from synthaug.tracking import LOGS, Journal, check_tracker
 from synthaug.training import Schedule, train
@@ -85,7 +85,7 @@ def fit(
     check_tracker(resolved.fit.track)
     if not accelerator.is_main_process:
         return _fit_into(folder, plan_fit(real, family, resolved), accelerator)
-    with locked(folder):
+    with stopped_at_once("run the same command again"), locked(folder):
         if fresh:
             _remove_run(folder)
         return _fit_into(folder, plan_fit(real, family, resolved), accelerator)
@@ -170,7 +170,7 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
         folder=folder,
         journal=Journal(accelerator, recipe.fit.track, folder),
     )
-    with _stopped_at_once(folder):
+    with stopped_at_once(f"the training is saved in {folder}; the same command finishes the run"):
         if main:
             finish_run(folder, plan, generator, summary)
         while not is_run(folder):  # no collective: its timeout would end a long finish
@@ -178,23 +178,6 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
         with contextlib.suppress(RuntimeError):  # another process was stopped; the run is finished
             accelerator.wait_for_everyone()  # short: all are here, and end together
     return load_generator(folder, plan.family)
-
-
-@contextlib.contextmanager
-def _stopped_at_once(folder: Path) -> Iterator[None]:
-    """Context of the finish, which a signal ends where it is: the training is saved.
-
-    Raises:
-        StoppedError: After a signal, whatever error it led to.
-    """
-    stop = StopSignals(at_once=True)
-    try:
-        with stop:
-            yield
-    finally:
-        if stop.received:
-            message = f"stopped after the training, which is saved in {folder}; the same command finishes the run"
-            raise StoppedError(message, stop.received) from None
 
 
 def _check_same_rows(folder: Path, plan: FitPlan) -> None:

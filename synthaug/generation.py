@@ -31,7 +31,7 @@ from synthaug.noise import BLOCK_SIZE
 from synthaug.png import pack_png
 from synthaug.shardprocess import RemoteShard, ShardProcess
 from synthaug.shards import ROWS_PER_SHARD, ShardWriter, locked
-from synthaug.signals import StopSignals
+from synthaug.signals import StopSignals, stopped_at_once
 
 __all__ = ["WrittenRows", "generate", "write_rows"]
 
@@ -176,14 +176,14 @@ def write_rows(
     if output is not None and process_number() > 0:
         return WrittenRows(_wait_for(target, arguments, fresh), split, job.features)
     num_processes = max(num_processes, local_processes())
-    with locked(target), StopSignals() as stop:
+    with stopped_at_once("run the same command again"), locked(target), StopSignals() as stop:
         folder = ShardFolder(target, arguments, fresh=fresh)
         if not folder.finished:
             print(job.describe(), file=sys.stderr)
             num_processes = num_processes if job.device == "cpu" else 1  # workers would share one accelerator
             bar = tqdm(total=plan.num_missing, desc="generate", unit="img", mininterval=0.5, file=sys.stderr)
             with (
-                BlockPool(job.sampler, num_processes) as pool,
+                BlockPool(job.sampler, num_processes, stop) as pool,
                 _choose_writer(generator, plan.num_missing) as open_shard,
                 bar,
             ):

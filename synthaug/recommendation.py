@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import math
 import shutil
@@ -34,6 +33,7 @@ from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.recipe import parse_count, parse_duration
 from synthaug.shards import locked
+from synthaug.signals import stopped_at_once
 
 __all__ = ["recommend"]
 
@@ -123,8 +123,7 @@ def recommend(
         **{key: value for key, value in {**data, "folds": folds, "arms": arms}.items() if value is not None},
     }  # fmt: skip
     folder = Path(output)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(locked(folder))
+    with stopped_at_once("run the same again to go on"), locked(folder):
         if fresh:
             _forget(folder)
         open_record(folder / _RECORD, arguments)

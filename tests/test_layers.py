@@ -8,16 +8,16 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "synthaug"
 
 LEVELS = (
-    "errors noise signals launching attributes batches budget ema metrics charts neighbours pictures cards.facts "
+    "errors noise children attributes batches budget ema metrics charts neighbours pictures cards.facts "
     "cards.markdown generators.layers generators.sharpness generators.bijections generators.augmentation "
     "generators.likelihoods scoring.suspicion exploration.appearance quality exploration scoring benchmarks loops "
     "benchmarks.losses residual sharedslots",
-    "balance cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
+    "balance signals cards classical classifier codec quality.fidelity confinement filtering leaks png recipe report "
     "retries shards streaming subsets generators.base generators.checkerboard generators.couplings "
     "generators.neighbourhood generators.whitening generators.adversary engine generators.ladder tracking "
     "cards.scorecard loops.clock loops.schedules loops.transforms loops.likeness benchmarks.arms "
     "benchmarks.verdicts strong",
-    "accumulation generators.clearance generators.multiscale generators.typicality loops.canvas "
+    "accumulation launching workers generators.clearance generators.multiscale generators.typicality loops.canvas "
     "benchmarks.schedules quality.shelf drawnrows",
     "quality.assessment quality.cas columns descent drawing imagestats judge quality.referee shardprocess "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.report import Report
 from synthaug.shards import locked
+from synthaug.signals import stopped_at_once
 
 __all__ = ["benchmark"]
 
@@ -132,12 +133,10 @@ def benchmark(
     processes = count_processes(device, num_processes, shown_bytes=contest.shown_bytes)
     setting = Setting(template, seeds, processes, named)
     command = command or _describe_call(arguments, limit_per_class)
-    with contextlib.ExitStack() as stack:
-        folder = None if output is None else Path(output)
-        if folder is not None:
-            stack.enter_context(locked(folder))
-            if (finished := _open_folder(folder, arguments, fresh=fresh)) is not None:
-                return finished
+    folder = None if output is None else Path(output)
+    with stopped_at_once("run the same again"), nullcontext() if folder is None else locked(folder):
+        if folder is not None and (finished := _open_folder(folder, arguments, fresh=fresh)) is not None:
+            return finished
         report = _run(contest, check_arms(names, named), setting, generator, folder, command)
         if folder is not None:
             report.save(folder)

@@ -24,6 +24,7 @@ from synthaug.generators.base import ConditionalGenerator
 from synthaug.hub import load_generator, resolve_run
 from synthaug.rows import digest_rows
 from synthaug.shards import locked, write_file
+from synthaug.signals import stopped_at_once
 from synthaug.sources import open_dataset
 from synthaug.trainingrows import find_training_rows, reopen_training_rows
 
@@ -111,7 +112,7 @@ def explore(
         "checkpoint": checkpoint_hash(folder), "real": digest_rows(rows) if rows is not None else None,
         "per_class": per_class, "seed": seed, "temperature": warmth,
     }  # fmt: skip
-    with locked(target):
+    with stopped_at_once("run the same again"), locked(target):
         if _is_finished(target, arguments, fresh):
             return _read(target)
         training, why = _find_rows(rows, source, local)

@@ -30,7 +30,7 @@ from synthaug.scoring.densities import name_density
 from synthaug.scoring.rowscores import ScoredRows, measure_rows, scored_features
 from synthaug.scoring.suspects import SUSPECTS, summarize_scores
 from synthaug.shards import locked, write_file
-from synthaug.signals import StopSignals
+from synthaug.signals import StopSignals, stopped_at_once
 from synthaug.sources import open_splits, pick_split
 
 __all__ = ["Scores", "score"]
@@ -142,7 +142,7 @@ def score(
         "checkpoint": checkpoint_hash(generator.run_folder), "rows": digest_rows(data), "split": name,
         "columns": _name_columns(columns), "marks": marks, "on_bad_image": on_bad_image, "rule": _RULE,
     }  # fmt: skip
-    with locked(Path(output)):
+    with stopped_at_once("run the same again"), locked(Path(output)):
         folder = ShardFolder(Path(output), arguments, fresh=fresh)
         if not folder.finished:
             labels = _map_labels(data, columns, generator)
