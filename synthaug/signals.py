@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
@@ -15,8 +17,8 @@ __all__ = ["STOP_SIGNALS", "StopSignals", "end_at_signals", "stopped_at_once"]
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_PATIENCE = 5.0
-"""Seconds after which a signal is sent again to work that goes on: Python drops what is raised in some callbacks."""
+_PATIENCE, _MOMENT = 5.0, 0.01
+"""Seconds after which what ends the work is raised again: because it goes on, or because Python dropped it."""
 
 
 def end_at_signals() -> None:
@@ -24,9 +26,14 @@ def end_at_signals() -> None:
 
     For a command, outside the contexts below: nothing is raised, so that no library can turn it into another error.
     """
-    for number in STOP_SIGNALS:
-        signal.signal(number, _end)
+    _handle_with(_end)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # `start_child` holds them back until here
+    atexit.register(_handle_with, signal.SIG_IGN)  # called last: while Python ends, nothing is left to stop
+
+
+def _handle_with(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
@@ -56,7 +63,6 @@ class StopSignals:
         self.received = 0
         """Number of the signal that came, 0 while none has."""
         self._raises = False
-        self._reminder: threading.Timer | None = None
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopSignals:
@@ -82,25 +88,39 @@ class StopSignals:
         Raises:
             StoppedError: After a signal, whatever error it led to.
         """
+        hook, alarm = sys.unraisablehook, signal.getsignal(signal.SIGALRM)
         self._raises = True
         try:
             if not self.received:
                 yield
         finally:
             self._raises = False
-            if self._reminder is not None:
-                self._reminder.cancel()
             if self.received:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, alarm)
+                sys.unraisablehook = hook
                 raise StoppedError(f"{_describe(self.received)}; {advice}", self.received) from None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         self._restore()
+        hook = sys.unraisablehook
+
+        def insist(*_: object) -> None:
+            if self._raises:
+                signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
+                raise KeyboardInterrupt
+
+        def look_at(dropped: sys.UnraisableHookArgs) -> None:
+            if dropped.exc_type is KeyboardInterrupt:  # by the `__del__` of an object, or a callback of an import
+                signal.setitimer(signal.ITIMER_REAL, _MOMENT)
+            else:
+                hook(dropped)
+
         if self._raises:
-            self._reminder = threading.Timer(_PATIENCE, os.kill, [os.getpid(), number])
-            self._reminder.daemon = True
-            self._reminder.start()
-            raise KeyboardInterrupt
+            signal.signal(signal.SIGALRM, insist)
+            sys.unraisablehook = look_at
+            insist()
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -17,6 +17,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing import spawn
 from typing import Any
 
@@ -62,8 +63,10 @@ class WorkerPool:
             self._calls.put(None)
         for process, thread in self._workers:
             thread.join()
-            with process:  # closes its pipes
-                pass
+            process.wait()
+            for pipe in filter(None, (process.stdin, process.stdout)):
+                with suppress(OSError):  # what was not sent
+                    pipe.close()
 
     def grow(self, count: int) -> None:
         """Start workers until there are so many."""
@@ -221,6 +224,6 @@ class _Reader(pickle.Unpickler):
         """Return what has this name in a module."""
         if module.partition(".")[0] not in _KNOWN:
             sys.path[:] = self._caller["sys_path"]
-        if module == "__main__" and "__mp_main__" not in sys.modules:
-            spawn.prepare(self._caller)
+        if module == "__main__":
+            spawn.prepare(self._caller)  # runs the caller's script, once
         return super().find_class(module, name)
