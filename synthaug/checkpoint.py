@@ -5,23 +5,25 @@ Files appear by atomic rename; a state folder is complete (every file listed wit
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from synthaug.codec import MAX_SIZE, MIN_SIZE
 from synthaug.errors import InputError, RankError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.judge import Judge
+from synthaug.output import claim, hash_file, is_listed, publish, remove, temporary_name, write_file
+from synthaug.tensorfiles import Layout, TensorFile, describe_tensors, outline_module, read_tensors
 
 __all__ = [
     "checkpoint_hash",
@@ -36,10 +38,12 @@ __all__ = [
     "save_judge",
     "save_snapshot",
     "save_state",
-    "write_text",
 ]
 
-MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
+MAX_CLASSES, MAX_PARAMETERS, MAX_JUDGE_WIDTH = 100_000, 2_000_000_000, 1_024
+
+_MANIFEST = "manifest.json"
+"""File of a state that lists the others with their hashes; it is written last."""
 
 
 def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGenerator]:
@@ -56,28 +60,11 @@ def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGen
     return GENERATORS[family]
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file by atomic rename."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_name(claim(path))
     # safetensors refuses shared and non-contiguous tensors
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    publish(temporary, path)
 
 
 # ---------------------------------------------------------------------------------------------- finished run
@@ -100,7 +87,7 @@ def save_generator(folder: Path, generator: ConditionalGenerator, config: Mappin
     if generator.latents:
         _write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
     content = {"family": generator.family, "version": generator.version, **config}
-    write_text(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_file(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     generator.run_folder = folder
 
 
@@ -121,7 +108,7 @@ def load_generator(
     if not is_run(folder):
         hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the --output of a fit"
         raise InputError(f"{str(folder)!r} is not a finished run (no config.json and model.safetensors); {hint}")
-    try:
+    with _readable(folder):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config.pop("family")
         cls, version = family or find_family(name), config.pop("version", None)
@@ -129,25 +116,52 @@ def load_generator(
             raise ValueError(f"it is of {name} version {version}, and this synthaug has version {cls.version}")
         if len(config["class_names"]) > MAX_CLASSES:
             raise ValueError(f"{len(config['class_names'])} classes")
-        with torch.device("meta"):  # a hostile config must not allocate before its size is known
-            size = sum(p.numel() for p in cls(**config).parameters())
+        file = TensorFile.open(folder / "model.safetensors")
+        blank = outline_module(lambda: cls(**config), file)  # a hostile config must not allocate
+        size = sum(p.numel() for p in blank.parameters())
         if size > MAX_PARAMETERS:
             raise ValueError(f"{size} parameters are more than {MAX_PARAMETERS}")
+        weights = read_tensors(file, describe_tensors(blank.state_dict()))
         generator = cls(**config)
-        generator.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        generator.load_state_dict(weights, strict=True)
         if (folder / "latents.safetensors").is_file():
-            generator.latents = load_file(folder / "latents.safetensors")
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+            generator.recall(read_tensors(folder / "latents.safetensors", generator.latent_layout()))
     generator.run_folder = folder
     try:
         return generator.to(device).eval()
     except (AssertionError, RuntimeError) as error:  # torch has one for each way not to have a device
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"device {device!r} cannot be used here ({reason}); give 'cpu'") from None
+
+
+@contextlib.contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Let what goes wrong with the files of a run be one line with a remedy."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+
+
+class _JudgeArguments(BaseModel):
+    """Arguments of a judge, as they stand in its file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    class_names: list[str] = Field(min_length=1, max_length=MAX_CLASSES)
+    image_size: int = Field(ge=MIN_SIZE, le=MAX_SIZE)
+    channels: int = Field(ge=1, le=4)
+    width: int = Field(ge=1, le=MAX_JUDGE_WIDTH)
+
+    @field_validator("class_names")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands twice")
+        return names
 
 
 def save_judge(folder: Path, judge: Judge) -> None:
@@ -159,18 +173,28 @@ def load_judge(folder: str | Path) -> Judge:
     """Load the run's judge, in eval mode.
 
     Raises:
-        InputError: If the run has none.
+        InputError: If the run has none, or one whose file is damaged.
     """
-    from safetensors import safe_open
-
     path = Path(folder) / "judge.safetensors"
     if not path.is_file():
         raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
-    with safe_open(path, framework="pt") as file:
-        config = json.loads(file.metadata()["config"])
-    judge = Judge(**config)
-    judge.load_state_dict(load_file(path), strict=True)
+    with _readable(path.parent):
+        file = TensorFile.open(path)
+        config = _read_arguments(file)
+        blank = outline_module(lambda: Judge(**config), file)
+        weights = read_tensors(file, describe_tensors(blank.state_dict()))
+        judge = Judge(**config)
+        judge.load_state_dict(weights, strict=True)
     return judge.eval()
+
+
+def _read_arguments(file: TensorFile) -> dict[str, Any]:
+    try:
+        return _JudgeArguments.model_validate_json(file.metadata.get("config", "null")).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(("config", *map(str, first["loc"])))
+        raise ValueError(f"{file.path.name}: {where}: {first['msg']}") from None
 
 
 def read_source(folder: str | Path) -> dict[str, Any]:
@@ -187,18 +211,20 @@ def read_source(folder: str | Path) -> dict[str, Any]:
 
 def checkpoint_hash(folder: str | Path) -> str:
     """Return the sha256 of model.safetensors."""
-    return _hash_file(Path(folder) / "model.safetensors")
+    return hash_file(Path(folder) / "model.safetensors")
 
 
 def save_snapshot(folder: Path, number: int, module: nn.Module) -> None:
     """Keep the weights of `module` as one of the candidates for the end of the fit."""
-    (folder / "state").mkdir(parents=True, exist_ok=True)
     _write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
 
 
-def load_snapshots(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Return the weights that were kept on the way, by file name, the earliest first."""
-    return {path.stem: load_file(path) for path in sorted((folder / "state").glob("snapshot-*.safetensors"))}
+def load_snapshots(folder: Path, module: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of a module that this fit kept on the way, by file name, the earliest first."""
+    wanted = describe_tensors(module.state_dict())
+    paths = sorted((folder / "state").glob("snapshot-*.safetensors"))
+    with _readable(folder):
+        return {path.stem: read_tensors(path, wanted) for path in paths if is_listed(path)}
 
 
 # ------------------------------------------------------------------------------------------------- resume state
@@ -211,9 +237,10 @@ def save_state(
     modules: Mapping[str, nn.Module],
     optimizers: Sequence[torch.optim.Optimizer],
     progress: Mapping[str, Any],
+    fit: str = "",
     keep: int = 2,
 ) -> None:
-    """Save everything a resume needs as one folder that is complete or invisible.
+    """Save everything a resume needs as one folder, which counts once its manifest is there.
 
     Args:
         folder: The run folder; the state goes into state/images-<n>/.
@@ -221,70 +248,93 @@ def save_state(
         modules: Modules by file name.
         optimizers: Optimisers in the order of the objectives.
         progress: JSON-able counters.
+        fit: Digest of the recipe and the rows.
         keep: How many states stay.
     """
     states = folder / "state"
     target = states / f"images-{images_seen:015d}"
-    temporary = states / f".{target.name}.{os.getpid()}.tmp"
-    if not _verify(target):
+    if (target / _MANIFEST).is_file() and not _verify(target, fit):
         return  # stopped right after it was saved
-    for left in states.glob(".images-*.tmp"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    tensors = {name: module.state_dict() for name, module in modules.items()}
+    tensors |= {f"optimizer-{index}": _flatten(optimizer) for index, optimizer in enumerate(optimizers)}
+    files = [target / f"{name}.safetensors" for name in tensors]
     try:
-        temporary.mkdir(parents=True)
-        for name, module in modules.items():
-            _write_tensors(temporary / f"{name}.safetensors", module.state_dict())
-        for index, optimizer in enumerate(optimizers):
-            _write_tensors(temporary / f"optimizer-{index}.safetensors", _flatten(optimizer))
-        write_text(temporary / "progress.json", json.dumps(dict(progress)))
-        files = {path.name: _hash_file(path) for path in sorted(temporary.iterdir())}
-        write_text(temporary / "manifest.json", json.dumps(files, indent=2))
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.rename(target)
+        remove(target / _MANIFEST)
+        for path, values in zip(files, tensors.values(), strict=True):
+            _write_tensors(path, values)
+        content = {"fit": fit, "progress": dict(progress), "files": {path.name: hash_file(path) for path in files}}
+        write_file(target / _MANIFEST, json.dumps(content, indent=2))
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            for path in files:
+                temporary_name(path).unlink(missing_ok=True)
+                remove(path)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise RankError(f"cannot save to {folder}: {reason}; free space and run the same command again") from error
-    descriptor = os.open(states, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
     for old in sorted(states.glob("images-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        for path in [old / _MANIFEST, *sorted(old.iterdir())]:  # the manifest first: without it there is no state
+            remove(path)
 
 
 def load_state(
-    folder: Path, *, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer]
+    folder: Path, *, modules: Mapping[str, nn.Module], optimizers: Sequence[torch.optim.Optimizer], fit: str = ""
 ) -> tuple[dict[str, Any] | None, list[str]]:
     """Restore the newest state that verifies.
 
+    Args:
+        folder: The run folder.
+        modules: Modules by file name, restored in place.
+        optimizers: Optimisers in the order of the objectives, restored in place.
+        fit: Digest of the recipe and the rows.
+
     Returns:
         Its counters (None when there is no good state) and a line for each newer state passed over.
+
+    Raises:
+        InputError: If a state belongs to another fit.
     """
     rejected: list[str] = []
     for state in sorted((folder / "state").glob("images-*"), reverse=True):
-        reason = _verify(state)
+        if not (state / _MANIFEST).is_file():
+            continue  # the fit was killed while it saved
+        reason = _verify(state, fit)
         if reason:
             rejected.append(f"{state.name}: {reason}")
             continue
-        for name, module in modules.items():
-            module.load_state_dict(load_file(state / f"{name}.safetensors"), strict=True)
-        for index, optimizer in enumerate(optimizers):
-            _unflatten(optimizer, load_file(state / f"optimizer-{index}.safetensors"))
-        return dict(json.loads((state / "progress.json").read_text(encoding="utf-8"))), rejected
+        with _readable(folder):
+            for name, module in modules.items():
+                wanted = describe_tensors(module.state_dict())
+                module.load_state_dict(read_tensors(state / f"{name}.safetensors", wanted), strict=True)
+            for index, optimizer in enumerate(optimizers):
+                path = state / f"optimizer-{index}.safetensors"
+                _unflatten(optimizer, read_tensors(path, _describe_state(optimizer), complete=False))
+        return dict(json.loads((state / _MANIFEST).read_text(encoding="utf-8"))["progress"]), rejected
     return None, rejected
 
 
-def _verify(state: Path) -> str:
-    """Return what is wrong with a state folder, or an empty string."""
+def _verify(state: Path, fit: str) -> str:
+    """Return what is wrong with a state folder, or an empty string.
+
+    Raises:
+        InputError: If the state belongs to another fit.
+    """
     try:
-        files = json.loads((state / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads((state / _MANIFEST).read_text(encoding="utf-8"))
+        owner, files, _ = content.get("fit"), dict(content.get("files", {})), dict(content.get("progress", {}))
+    except (OSError, ValueError, AttributeError, TypeError):
         return "no readable manifest"
+    if owner != fit:
+        raise InputError(
+            f"{str(state)!r} is the state of a fit with another recipe or other rows, or of an earlier version; "
+            "remove it, or give another --output (output=)"
+        )
     for name, digest in files.items():
         path = state / name
+        if path.parent != state:
+            return f"its manifest names {name!r}, a file elsewhere"
         if not path.is_file():
             return f"{name} is missing"
-        if _hash_file(path) != digest:
+        if hash_file(path) != digest:
             return f"{name} does not match its sha256"
     return ""
 
@@ -297,6 +347,17 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for key, value in values.items()
         if value is not None
     }
+
+
+def _describe_state(optimizer: torch.optim.Optimizer) -> Layout:
+    """Return the layout of what `_flatten` makes; before its first step an optimiser holds none of it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {}
+    for index, parameter in enumerate(parameters):
+        moment = parameter.dtype, tuple(parameter.shape)
+        wanted |= {f"{index}.{key}": moment for key in ("exp_avg", "exp_avg_sq")}
+        wanted[f"{index}.step"] = torch.float32, ()
+    return wanted
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

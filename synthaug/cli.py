@@ -403,8 +403,10 @@ def evaluate(
     test: Annotated[str, typer.Option(metavar="DATASET", help="rows that nothing was fitted on")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="folder (default: RUN/evaluation)")] = None,
     test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
-    real: Annotated[str | None, typer.Option(metavar="DATASET", help="where the rows it was fitted on are")] = None,
-    split: Annotated[str | None, typer.Option(help="split of --real (default: train)")] = None,
+    real: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="where the rows it was fitted on are (default: --test)")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="split of --real (default: that of the fit)")] = None,
     on_bad_image: OnBadImage = None,
     drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="leave out test rows that the run has seen")] = False,
     per_class: Annotated[int, typer.Option(min=1, help="synthetic rows of each class")] = 500,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,7 @@ from synthaug.errors import InputError, suggest
 __all__ = [
     "PROVENANCE",
     "Columns",
+    "FileNames",
     "Labels",
     "as_image_columns",
     "check_provenance",
@@ -37,6 +41,9 @@ PROVENANCE: dict[str, Value] = {
     "draw": Value("int64"),
 }
 """Features of the `provenance` column, null on real rows."""
+
+_NEAR_ROOT = 2
+"""Parts of a path up to which a folder, such as /home, holds those of several people."""
 
 _SNIFFED = 16
 _BATCH = 128
@@ -70,6 +77,43 @@ def iterate_images(dataset: Dataset, column: str) -> Iterator[tuple[bytes | None
     for batch in batches:
         for chunk in batch.column(0).chunks:
             yield from _bytes_and_paths(chunk)
+
+
+class FileNames:
+    """How the files that the rows of an image column name are shown: as seen from the folder that holds all of them.
+
+    What is shown may be published, so it tells no path of this machine.
+
+    Args:
+        dataset: The dataset.
+        column: The image column.
+    """
+
+    def __init__(self, dataset: Dataset, column: str) -> None:
+        self._dataset, self._column = dataset, column
+
+    @functools.cached_property
+    def _folder(self) -> Path | None:
+        named = (path for data, path in iterate_images(self._dataset, self._column) if data is None and path)
+        folders = {str(Path(path).parent) for path in named}
+        try:
+            folder = Path(os.path.commonpath(folders))
+        except ValueError:  # none, or both absolute and relative ones
+            return None
+        return folder if len(folder.parts) > _NEAR_ROOT else None
+
+    def show(self, path: str) -> str:
+        """Return the name of a file."""
+        if self._folder is not None and Path(path).is_relative_to(self._folder):
+            return Path(path).relative_to(self._folder).as_posix()
+        return Path(path).name
+
+    def explain(self, error: Exception, data: bytes | None, path: str | None) -> str:
+        """Return in at most 160 characters why a row's image, its bytes or the file that it names, cannot be used."""
+        reason = str(error) or type(error).__name__
+        if data is None and path:
+            reason = f"cannot read {self.show(path)!r}: {reason}"
+        return " ".join(reason.split())[:160]
 
 
 def _bytes_and_paths(chunk: Any) -> Iterator[tuple[bytes | None, str | None]]:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from synthaug import __version__
-from synthaug.cards import render_model_card
-from synthaug.checkpoint import load_snapshots, save_generator, save_judge, write_text
+from synthaug.cards import name_public, render_model_card
+from synthaug.checkpoint import load_snapshots, save_generator, save_judge
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
 from synthaug.filtering import Density, likelihood_filter
@@ -23,6 +23,7 @@ from synthaug.fitplan import FitPlan
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import class_values
 from synthaug.judge import Judge, fit_judge
+from synthaug.output import write_file
 from synthaug.recipe import dump_recipe, parse_duration
 from synthaug.selection import Candidate, Trial, audit_samples, compare_candidates, copy_with
 from synthaug.training import sample_grid
@@ -62,9 +63,8 @@ def finish_run(folder: Path, plan: FitPlan, generator: ConditionalGenerator, sum
     warnings = [*summary["warnings"], *_check_samples(plan, generator, judge, scores)]
     warnings += _check_density(plan, generator, scores)
     source = _describe_source(plan)
-    write_text(folder / "source.json", json.dumps(source, ensure_ascii=False))
-    (folder / "samples").mkdir(exist_ok=True)
-    (folder / "samples" / "final.png").write_bytes(sample_grid(generator))
+    write_file(folder / "source.json", json.dumps(source, ensure_ascii=False))
+    write_file(folder / "samples" / "final.png", sample_grid(generator))
     facts = {
         "family": generator.family,
         "version": generator.version,
@@ -81,7 +81,7 @@ def finish_run(folder: Path, plan: FitPlan, generator: ConditionalGenerator, sum
         "sample_grid": "samples/final.png",
         "latents": bool(generator.latents),
     }
-    write_text(folder / "README.md", render_model_card(facts))
+    write_file(folder / "README.md", render_model_card(facts))
     save_generator(folder, generator, constructor)
 
 
@@ -107,7 +107,7 @@ def _settle(
         targets=None if attributes is None else [values[0] for values in attributes],
     )  # fmt: skip
     if len(plan.validation) and _is_worth_choosing(seconds, summary["images_seen"]):
-        snapshots = load_snapshots(folder)
+        snapshots = load_snapshots(folder, generator)
         if snapshots:
             candidates = [Candidate("last weights", lambda: copy_with(generator, **chosen))]
             candidates += [Candidate(n, partial(_restore, generator, w, plan.train)) for n, w in snapshots.items()]
@@ -235,7 +235,7 @@ def _describe_groups(images: LabeledImages) -> dict[str, Any]:
 def _describe_source(plan: FitPlan) -> dict[str, Any]:
     images, section = plan.images, plan.recipe.dataset
     return {
-        "dataset": section.path,
+        "dataset": name_public(section.path),
         "split": section.split,
         "limit_per_class": section.limit_per_class,
         "image_column": images.columns.image,

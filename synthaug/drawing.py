@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from synthaug.codec import to_pixels, to_tensor
-from synthaug.errors import FailedError, StoppedError
+from synthaug.errors import FailedError
 from synthaug.filtering import Filter, judge_images
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import BLOCK_SIZE, draw_normal
@@ -142,13 +142,11 @@ class BlockPool:
             upcoming: Blocks that are certain to be asked for next, in that order; workers begin with them.
 
         Raises:
-            FailedError: If the block cannot be computed, a worker process died, or a signal came.
+            FailedError: If the block cannot be computed or a worker process died.
+            StoppedError: After a signal.
         """
-        try:
-            with self._stop.at_once("run the same command again to go on"):
-                return self._compute(key) if self._workers is None else self._fetch(self._workers, key, upcoming)
-        except StoppedError as error:  # as a failure: the rows so far are kept
-            raise FailedError(str(error)) from None
+        with self._stop.at_once("run the same command again to go on"):
+            return self._compute(key) if self._workers is None else self._fetch(self._workers, key, upcoming)
 
     def _fetch(self, workers: WorkerPool, key: Key, upcoming: Iterable[Key]) -> Block:
         most = max(4, 2 * self._count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,7 +16,7 @@ from accelerate import Accelerator
 
 from synthaug.errors import FailedError, InputError, RankError
 
-__all__ = ["Vote", "check_launcher", "explain_failures", "hold_vote", "make_accelerator"]
+__all__ = ["Vote", "ask_first", "check_launcher", "explain_failures", "hold_vote", "make_accelerator"]
 
 _TIMEOUT = timedelta(hours=1)
 """The others wait so long in a collective while the first process saves."""
@@ -97,6 +97,31 @@ def make_accelerator() -> Accelerator:
     if kind in ("DEEPSPEED", "FSDP", "MEGATRON_LM"):  # chosen from Python, by a plugin
         raise InputError(f"Accelerate runs {kind}; a fit needs plain data-parallel processes")
     return accelerator
+
+
+def ask_first(accelerator: Accelerator, question: Callable[[], bool]) -> bool:
+    """Return the answer of the first process on all of them.
+
+    Args:
+        accelerator: One process or many.
+        question: What the first process answers.
+
+    Raises:
+        InputError: On all processes, if the first one raises it.
+    """
+    from accelerate.utils import broadcast_object_list
+
+    outcome: list[Any] = [False, None]
+    if accelerator.is_main_process:
+        try:
+            outcome[0] = question()
+        except InputError as error:
+            outcome[1] = error
+    if accelerator.num_processes > 1:
+        broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return bool(outcome[0])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,18 +10,18 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from PIL import Image
 
 from synthaug import __version__
 from synthaug.cards import render_dataset_card
+from synthaug.codec import decode_bytes
 from synthaug.columns import Columns, find_columns, has_provenance, read_labels, real_rows
 from synthaug.errors import FailedError, InputError
-from synthaug.folder import ShardFolder
+from synthaug.folder import ShardFolder, read_earlier
 from synthaug.mixing import output_features
+from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
 from synthaug.rows import DatasetRows, digest_rows
-from synthaug.shards import locked, write_file
-from synthaug.signals import StopSignals, stopped_at_once
+from synthaug.signals import StopSignals
 
 __all__ = ["count_labels", "finish_folder", "pick_rows", "write_dataset"]
 
@@ -64,14 +63,16 @@ def write_dataset(
     mixed = any(has_provenance(data.features) for data in splits.values())
     features = output_features(main.features) if mixed else main.features
     arguments = {"splits": {name: digest_rows(data) for name, data in splits.items()}}
-    with stopped_at_once("run the same command again"), locked(output), StopSignals() as stop:
-        folder = ShardFolder(output, arguments, fresh=fresh)
+    made = OutputFolder(output, "write_dataset", arguments, fresh=fresh, earlier=lambda: read_earlier(output))
+    with made, StopSignals() as stop:
+        folder = ShardFolder(output, arguments)
         if folder.finished:
             return output
         streams = {name: [DatasetRows(data, features, name=f"split {name!r}")] for name, data in splits.items()}
         try:
             folder.write(streams, features.arrow_schema, stopped=lambda: stop.received)
             _describe(folder, splits, split, title or output.name)
+            made.finish()
         except OSError as error:
             raise FailedError(f"cannot write {str(output)!r}: {error}; free space and run it again") from error
     return output
@@ -121,7 +122,7 @@ def _read_images(folder: ShardFolder, split: str, column: str | None, rows: Sequ
     if column is None or not len(rows):
         return np.empty((0, 1, 1, 1), np.uint8)
     values = folder.read_rows(split, rows, [column]).column(0).to_pylist()
-    images = [np.asarray(Image.open(io.BytesIO(value["bytes"]))) for value in values]
+    images = [np.asarray(decode_bytes(value["bytes"])) for value in values]
     pixels = np.stack(images)
     return pixels[..., None] if pixels.ndim == 3 else pixels
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
-import shutil
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +16,22 @@ from accelerate import Accelerator
 from datasets import Dataset, IterableDataset
 
 from synthaug.budget import Budget
-from synthaug.checkpoint import is_run, load_generator, write_text
+from synthaug.checkpoint import is_run, load_generator, read_source
 from synthaug.completion import finish_run, reserve_share
-from synthaug.data import LabeledImages
-from synthaug.engine import make_accelerator
+from synthaug.engine import ask_first, make_accelerator
 from synthaug.errors import InputError
 from synthaug.fitplan import FitPlan, plan_fit, resolve_recipe
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.output import OutputFolder, list_files, write_file
 from synthaug.recipe import Recipe, dump_recipe, parse_count, parse_duration, parse_recipe, read_recipe
-from synthaug.shards import locked
 from synthaug.signals import stopped_at_once
 from synthaug.streaming import STREAM_ROWS, read_stream
-from synthaug.tracking import LOGS, Journal, check_tracker
+from synthaug.tracking import Journal, check_tracker
 from synthaug.training import Schedule, train
 
 __all__ = ["fit"]
 
-_OWN_FILES = (
-    "config.json", "model.safetensors", "judge.safetensors", "latents.safetensors", "source.json", "recipe.yaml",
-    "README.md", "log.jsonl", "samples", "state", "evaluation", "exploration", LOGS,
-)  # fmt: skip
+_WEIGHTS = "model.safetensors"
 
 
 def fit(
@@ -80,57 +77,49 @@ def fit(
         real = read_stream(real, stream_rows)
     resolved = resolve_recipe(real, family, budget, images, recipe, options)
     accelerator = make_accelerator()
-    if _is_finished(folder, resolved, fresh):
-        return load_generator(folder, None if isinstance(family, str) else family)
-    check_tracker(resolved.fit.track)
-    if not accelerator.is_main_process:
-        return _fit_into(folder, plan_fit(real, family, resolved), accelerator)
-    with stopped_at_once("run the same command again"), locked(folder):
-        if fresh:
-            _remove_run(folder)
-        return _fit_into(folder, plan_fit(real, family, resolved), accelerator)
+    plan = plan_fit(real, family, resolved)
+    arguments = _describe_arguments(resolved, _digest(plan))
+    made = OutputFolder(folder, "fit", arguments, fresh=fresh, earlier=partial(_read_earlier, folder, plan))
+    with contextlib.ExitStack() as stack:
+        if not ask_first(
+            accelerator, lambda: stack.enter_context(made).has_finished("model.safetensors", "config.json")
+        ):
+            check_tracker(resolved.fit.track)
+            _fit_into(made, plan, accelerator, hashlib.sha256(json.dumps(arguments).encode()).hexdigest())
+    return load_generator(folder, plan.family)
 
 
 # ------------------------------------------------------------------------------------------------- run folder
 
 
-def _is_finished(folder: Path, recipe: Recipe, fresh: bool) -> bool:
-    """Tell whether `folder` already holds this very fit, finished.
-
-    Raises:
-        InputError: If it holds something else.
-    """
-    if folder.is_file():
-        raise InputError(f"output {str(folder)!r} is a file; give a folder")
-    if fresh or not folder.is_dir() or not any(p for p in folder.iterdir() if not p.name.startswith(".")):
-        return False
-    if not (folder / "recipe.yaml").is_file():
-        raise InputError(f"output {str(folder)!r} is not empty and no run of synthaug; give another folder")
-    before, now = parse_recipe(read_recipe(folder / "recipe.yaml")).model_dump(), recipe.model_dump()
-    keys = [
-        f"{section}.{key}"
-        for section in ("dataset", "generator", "fit")
-        for key in {**before[section], **now[section]}
-        if before[section].get(key) != now[section].get(key) and (section, key) != ("fit", "track")
-    ]
-    if keys:
-        shown = ", ".join(keys)
-        message = f"output {str(folder)!r} was made with other arguments ({shown})"
-        raise InputError(f"{message}; use them again or add --fresh (fresh=True)")
-    return is_run(folder)
+def _describe_arguments(recipe: Recipe, rows: str | None) -> dict[str, Any]:
+    """Return what decides the weights: the recipe's sections but for the tracker, and a digest of the rows."""
+    sections = recipe.model_dump(include={"dataset", "generator", "fit"})
+    found = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    return {**{key: value for key, value in found.items() if key != "fit.track"}, "rows of the dataset": rows}
 
 
-def _remove_run(folder: Path) -> None:
-    others = [p.name for p in folder.iterdir() if p.name not in _OWN_FILES and not p.name.startswith(".")]
-    if others:
-        message = f"--fresh would remove {others[0]!r} in {str(folder)!r}, which no fit made"
-        raise InputError(f"{message}; give another folder")
-    for name in _OWN_FILES:
-        path = folder / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def _digest(plan: FitPlan) -> str:
+    """Return a sha256 of pixels, size and class of every row, and of which rows are held out."""
+    digest = hashlib.sha256()
+    for images in (plan.train, plan.validation):
+        names = [images.class_names[label] for label in images.labels.tolist()]
+        digest.update(json.dumps([images.hashes.tolist(), names]).encode())
+    return digest.hexdigest()
 
 
-def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> ConditionalGenerator:
+def _read_earlier(folder: Path, plan: FitPlan) -> tuple[dict[str, Any], bool] | None:
+    """Return the arguments of a finished run that was made before there were marks; None where there is none."""
+    if not is_run(folder) or not (folder / "recipe.yaml").is_file():
+        return None
+    hashes = read_source(folder).get("hashes")
+    same = hashes == {"train": plan.train.hashes.tolist(), "validation": plan.validation.hashes.tolist()}
+    recipe = parse_recipe(read_recipe(folder / "recipe.yaml"))
+    return _describe_arguments(recipe, _digest(plan) if same else None), True
+
+
+def _fit_into(output: OutputFolder, plan: FitPlan, accelerator: Accelerator, digest: str) -> None:
+    folder = output.path
     recipe, main = plan.recipe, accelerator.is_main_process
     pieces = accelerator.num_processes * recipe.fit.accumulation
     if plan.batch_size % pieces:
@@ -139,11 +128,9 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
             f"times {recipe.fit.accumulation} parts (fit.accumulation); take other numbers of them or set "
             f"fit.batch_size to a multiple of {pieces}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     if main:
         print(plan.describe(), file=sys.stderr)
-        write_text(folder / "recipe.yaml", dump_recipe(recipe))  # first: a folder without it is taken for foreign
-        _check_same_rows(folder, plan)
+        write_file(folder / "recipe.yaml", dump_recipe(recipe))
     accelerator.wait_for_everyone()
 
     seconds = parse_duration(recipe.fit.budget) if recipe.fit.budget else None
@@ -169,33 +156,14 @@ def _fit_into(folder: Path, plan: FitPlan, accelerator: Accelerator) -> Conditio
         accelerator=accelerator,
         folder=folder,
         journal=Journal(accelerator, recipe.fit.track, folder),
+        fit=digest,
     )
     with stopped_at_once(f"the training is saved in {folder}; the same command finishes the run"):
         if main:
             finish_run(folder, plan, generator, summary)
+            list_files(folder / "log.jsonl")
+            output.finish()
         while not is_run(folder):  # no collective: its timeout would end a long finish
             time.sleep(0.1)
         with contextlib.suppress(RuntimeError):  # another process was stopped; the run is finished
             accelerator.wait_for_everyone()  # short: all are here, and end together
-    return load_generator(folder, plan.family)
-
-
-def _check_same_rows(folder: Path, plan: FitPlan) -> None:
-    """Refuse to resume on other rows than the fit began with."""
-    path = folder / "state" / "rows.json"
-    rows = {"train": len(plan.train.labels), "digest": _digest(plan.train)}
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != rows:
-        raise InputError(
-            f"the dataset changed since {str(folder)!r} was begun; add --fresh (fresh=True) to fit on it anew"
-        )
-    path.parent.mkdir(exist_ok=True)
-    write_text(path, json.dumps(rows))
-
-
-def _digest(images: LabeledImages) -> str:
-    import hashlib
-
-    digest = hashlib.sha256()
-    for pixel_hash, label in zip(images.hashes.tolist(), images.labels.tolist(), strict=True):
-        digest.update(f"{pixel_hash}:{label};".encode())
-    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""The output folder of a dataset: shards listed in a manifest, resumed after an interruption.
+"""The shards of a dataset folder, listed in a manifest and resumed after an interruption.
 
 While a folder is written everything lies in its hidden part ``.partial/``; a finished folder got its
 ``data/`` by one rename and its ``manifest.json`` last.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,12 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from synthaug.errors import FailedError, InputError, StoppedError
-from synthaug.shardprocess import RemoteShard
-from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, Rows, ShardWriter, hash_file, publish, write_file
+from synthaug.output import (
+    claim,
+    compare_arguments,
+    hash_file,
+    move_folder,
+    publish,
+    remove,
+    temporary_name,
+    write_file,
+)
+from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, ShardWriter
 
-__all__ = ["RowStream", "ShardFolder", "is_finished"]
+__all__ = ["RowStream", "ShardFolder", "is_finished", "read_earlier"]
 
-_OWN_FILES = ("README.md", "synthaug.json", "samples.png", "scores.json", "suspects.png", "manifest.json", "data")
 _PARTIAL = ".partial"
 
 
@@ -34,8 +41,8 @@ class RowStream(Protocol):
     def num_rows(self) -> int:
         """Rows in all."""
 
-    def read(self, count: int) -> Iterator[pa.Table | Rows]:
-        """Yield the next `count` rows in parts of at most some hundred: tables, or what becomes one."""
+    def read(self, count: int) -> Iterator[pa.Table]:
+        """Yield the next `count` rows as tables of at most some hundred."""
 
     def state(self) -> dict[str, Any]:
         """Return, JSON-friendly, where the stream stands after the rows yielded last."""
@@ -50,26 +57,22 @@ def is_finished(folder: str | Path) -> bool:
 
 
 class ShardFolder:
-    """A dataset folder being written, resumed or found finished; use it under `locked`.
+    """A dataset folder being written, resumed or found finished; use it in an open `OutputFolder`.
 
     Args:
         folder: The output folder.
         arguments: JSON-friendly values that decide the content; the same ones resume or find it finished.
-        fresh: Remove what an earlier command left.
 
     Raises:
-        InputError: If the folder was made with other arguments or holds foreign files.
+        InputError: If the shards were made with other arguments.
     """
 
-    def __init__(self, folder: Path, arguments: Mapping[str, Any], *, fresh: bool = False) -> None:
+    def __init__(self, folder: Path, arguments: Mapping[str, Any]) -> None:
         self.folder = folder
         given = json.loads(json.dumps(dict(arguments)))  # compare what JSON keeps: tuples become lists
-        self._refuse_foreign_files(fresh)
-        if fresh:
-            self._remove()
-        found = self._read_manifest()
+        found = _read_manifest(folder)
         if found is not None:
-            self._compare(found["arguments"], given)
+            compare_arguments(folder, found["arguments"], given)
         self.manifest: dict[str, Any] = found or {
             "format": 1,
             "arguments": given,
@@ -116,7 +119,6 @@ class ShardFolder:
         *,
         rows_per_shard: int = ROWS_PER_SHARD,
         stopped: Callable[[], int] = lambda: 0,
-        open_shard: Callable[[Path, pa.Schema], ShardWriter | RemoteShard] = ShardWriter,
     ) -> None:
         """Write every shard that is not there yet, or not as it should be.
 
@@ -125,43 +127,34 @@ class ShardFolder:
             schema: Of every shard.
             rows_per_shard: Rows after which a stream begins its next shard.
             stopped: Number of a stop signal that came, else 0; looked at after every table.
-            open_shard: Opens a file for rows: `ShardWriter`, or `ShardProcess.open`.
 
         Raises:
             StoppedError: After a signal, with the rows so far kept.
             FailedError: As raised by a stream, with the rows so far kept.
         """
         self.data.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(1) as recorder:  # a shard is hashed and recorded while the next one is written
-            recorded: Future[None] | None = None
-            for entry, stream in self._missing_shards(splits, rows_per_shard):
-                temporary = self.data / f".{entry['file']}.tmp"
-                temporary.unlink(missing_ok=True)  # a process whose caller was killed just now may hold it
-                with open_shard(temporary, schema) as writer:
-                    rows, failure = self._fill(writer, entry, stream, stopped)
-                if rows < entry["rows"]:
-                    recorder.submit(self._keep_pending, writer, entry, temporary, stream.state(), rows).result()
-                    if recorded is not None:
-                        recorded.result()
-                    if failure is None or stopped():  # which may have ended the worker processes too
-                        raise self._stopped(stopped()) from None
-                    raise failure
-                if recorded is not None:
-                    recorded.result()
-                recorded = recorder.submit(self._record, writer, entry, temporary, stream.state())
-                if signal_number := stopped():
-                    recorded.result()
-                    raise self._stopped(signal_number)
-            if recorded is not None:
-                recorded.result()
+        for entry, stream in self._missing_shards(splits, rows_per_shard):
+            temporary = temporary_name(claim(self.data / entry["file"]))
+            temporary.unlink(missing_ok=True)  # a writer that failed may still have it open
+            with ShardWriter(temporary, schema) as writer:
+                rows, failure = self._fill(writer, entry, stream, stopped)
+            if rows < entry["rows"]:
+                self._keep_pending(entry, temporary, stream.state(), rows)
+                if failure is None or stopped():  # which may have ended the worker processes too
+                    raise self._stopped(stopped()) from None
+                raise failure
+            self._record(entry, temporary, stream.state())
+            if signal_number := stopped():
+                raise self._stopped(signal_number)
 
     def finish(self) -> None:
         """Make the folder a finished one; its other files must be there already."""
         if not (self.folder / "data").is_dir():
-            (self.folder / _PARTIAL / "data").rename(self.folder / "data")
+            move_folder(self.folder / _PARTIAL / "data", self.folder / "data")
         self.manifest["pending"] = None
         write_file(self.folder / "manifest.json", _dump(self.manifest))
-        shutil.rmtree(self.folder / _PARTIAL, ignore_errors=True)
+        for path in (self._pending, self.folder / _PARTIAL / "manifest.json"):
+            remove(path)
 
     def _missing_shards(
         self, splits: Mapping[str, Sequence[RowStream]], rows_per_shard: int
@@ -184,11 +177,11 @@ class ShardFolder:
 
     def _fill(
         self,
-        writer: ShardWriter | RemoteShard,
+        writer: ShardWriter,
         entry: Mapping[str, Any],
         stream: RowStream,
         stopped: Callable[[], int],
-    ) -> tuple[int, FailedError | None]:
+    ) -> tuple[int, FailedError | StoppedError | None]:
         """Write the rows of a shard, up to a signal or what the stream fails with; return their number and that."""
         done = self._restore_pending(entry, stream, writer)
         try:
@@ -197,23 +190,20 @@ class ShardFolder:
                 done += len(rows)
                 if stopped() and done < entry["rows"]:
                     break
-        except FailedError as error:
+        except (FailedError, StoppedError) as error:
             return done, error
         return done, None
 
     def _stopped(self, signal_number: int) -> StoppedError:
         return StoppedError(
-            f"stopped by signal {signal_number}; the rows so far are kept in {str(self.folder)!r}: "
+            f"stopped by {signal.Signals(signal_number).name}; the rows so far are kept in {str(self.folder)!r}: "
             "run the same command again to go on",
             signal_number,
         )
 
-    def _record(
-        self, writer: ShardWriter | RemoteShard, entry: dict[str, Any], temporary: Path, state: Mapping[str, Any]
-    ) -> None:
-        writer.wait()
+    def _record(self, entry: dict[str, Any], temporary: Path, state: Mapping[str, Any]) -> None:
         entry |= {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary), "state": dict(state)}
-        publish(temporary, self.data / entry["file"])
+        publish(temporary, self.data / entry["file"], entry["sha256"])
         others = [other for other in self.manifest["shards"] if other["file"] != entry["file"]]
         self.manifest["shards"] = sorted([*others, entry], key=lambda e: e["file"])
         begun = self.manifest["pending"]
@@ -222,23 +212,14 @@ class ShardFolder:
             self.manifest["pending"] = None
         self._save()
         if done:
-            self._pending.unlink(missing_ok=True)
+            remove(self._pending)
 
     @property
     def _pending(self) -> Path:
         return self.folder / _PARTIAL / "pending.parquet"
 
-    def _keep_pending(
-        self,
-        writer: ShardWriter | RemoteShard,
-        entry: Mapping[str, Any],
-        temporary: Path,
-        state: Mapping[str, Any],
-        rows: int,
-    ) -> None:
-        writer.wait()
-        self._pending.parent.mkdir(exist_ok=True)
-        publish(temporary, self._pending)
+    def _keep_pending(self, entry: Mapping[str, Any], temporary: Path, state: Mapping[str, Any], rows: int) -> None:
+        publish(temporary, claim(self._pending))
         self.manifest["pending"] = {
             "shard": entry["file"],
             "rows": rows,
@@ -248,7 +229,7 @@ class ShardFolder:
         }
         self._save()
 
-    def _restore_pending(self, entry: Mapping[str, Any], stream: RowStream, writer: ShardWriter | RemoteShard) -> int:
+    def _restore_pending(self, entry: Mapping[str, Any], stream: RowStream, writer: ShardWriter) -> int:
         """Take up the rows that an interrupted command had for this shard; return how many."""
         kept = self.manifest["pending"]
         if kept is None or kept["shard"] != entry["file"] or not _matches(self._pending, kept):
@@ -262,46 +243,26 @@ class ShardFolder:
         return _matches(self.data / entry["file"], entry)
 
     def _save(self) -> None:
-        (self.folder / _PARTIAL).mkdir(exist_ok=True)
         write_file(self.folder / _PARTIAL / "manifest.json", _dump(self.manifest))
 
-    def _read_manifest(self) -> dict[str, Any] | None:
-        for path in (self.folder / _PARTIAL / "manifest.json", self.folder / "manifest.json"):
-            if path.is_file():
-                with contextlib.suppress(ValueError):
-                    return dict(json.loads(path.read_text(encoding="utf-8")))
-                raise InputError(f"{str(path)!r} is not readable; add --fresh (fresh=True) to write the folder anew")
-        return None
 
-    def _compare(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-        if differing:
-            raise InputError(
-                f"output {str(self.folder)!r} was made with other arguments ({', '.join(differing)}); "
-                "use them again or add --fresh (fresh=True)"
-            )
+def read_earlier(folder: Path) -> tuple[dict[str, Any], bool] | None:
+    """Return the arguments of a dataset folder without a mark and whether it is finished; None where there are none.
 
-    def _refuse_foreign_files(self, fresh: bool) -> None:
-        if self.folder.is_file():
-            raise InputError(f"output {str(self.folder)!r} is a file; give a folder")
-        present = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
-        visible = [name for name in present if not name.startswith(".")]
-        ours = _PARTIAL in present or "manifest.json" in present
-        foreign = sorted(name for name in visible if not ours or (fresh and name not in _OWN_FILES))
-        if foreign:
-            verb = "would be touched by --fresh" if fresh and ours else "is there already"
-            raise InputError(
-                f"output {str(self.folder)!r}: {foreign[0]!r} {verb} and was not made by this command; "
-                "give another folder"
-            )
+    Raises:
+        InputError: If its manifest cannot be read.
+    """
+    found = _read_manifest(folder)
+    return None if found is None else (dict(found["arguments"]), is_finished(folder))
 
-    def _remove(self) -> None:
-        for name in (*_OWN_FILES, _PARTIAL):
-            path = self.folder / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    for path in (folder / _PARTIAL / "manifest.json", folder / "manifest.json"):
+        if path.is_file():
+            with contextlib.suppress(ValueError):
+                return dict(json.loads(path.read_text(encoding="utf-8")))
+            raise InputError(f"{str(path)!r} is not readable; remove it and run the same command again")
+    return None
 
 
 def _cut(rows: int, size: int) -> list[int]:

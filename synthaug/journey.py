@@ -26,12 +26,12 @@ from synthaug.generation import write_rows
 from synthaug.hub import check_push, push, resolve_run
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
+from synthaug.output import write_file
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.evaluation import evaluate
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe, spell_path
 from synthaug.recommendation import recommend
-from synthaug.shards import write_file
-from synthaug.sources import open_dataset, open_splits, open_test, pick_split
+from synthaug.sources import open_dataset, open_splits, open_test, pick_split, pick_test
 from synthaug.verification import benchmark_datasets, load_like_run, resolve_judge
 
 __all__ = [
@@ -227,8 +227,9 @@ def evaluate_run(
         test: DATASET with rows that nothing was fitted on.
         output: Folder to write; needed for a Hub id.
         test_split: Its split; `test` or the only one when None.
-        real: DATASET in which the rows the run was fitted on are found; the one the run names when None.
-        split: Its split, "train" when None.
+        real: DATASET in which the rows the run was fitted on are found; that of `test` when None. What the run names
+            is not opened.
+        split: Its split; the one of the fit when None.
         **options: Arguments of `evaluate`.
 
     Returns:
@@ -237,11 +238,18 @@ def evaluate_run(
     if output is None and not Path(run).is_dir():
         raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with --output")
     folder = Path(run) / "evaluation" if output is None else output
-    generator = load_generator(resolve_run(run))
-    rows = None if real is None else open_dataset(real, split or "train")
+    fitted = resolve_run(run)
+    generator, splits = load_generator(fitted), open_splits(test)
+    judging = pick_test(splits, test_split, test)
+    name = split or str(read_source(fitted).get("split") or "train")
+    if real is None and name not in splits:
+        raise InputError(
+            f"{test!r} has no split {name!r} in which the rows the run was fitted on could be found; name their "
+            "dataset with --real DATASET"
+        )
+    rows = splits[name] if real is None else open_dataset(real, name)
     told = {"test_split": test_split, "real": real, "split": split, "output": output, **options}
     command = _describe_command(f"synthaug evaluate {shlex.quote(run)} --test {shlex.quote(test)}", told)
-    judging = open_test(test, test_split)
     return evaluate(generator, judging, real=rows, output=folder, command=command, **options), folder
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
-import pyarrow.parquet as pq
 from datasets import ClassLabel, Dataset, Features, Image
 from huggingface_hub.utils import logging as hub_logging
 
 from synthaug.columns import as_image_columns
 from synthaug.confinement import check_inside, confine, replace_column
 from synthaug.errors import InputError
+from synthaug.parquetfiles import read_features, read_parquet
 
 __all__ = ["open_folder", "open_glob", "open_parquet", "quiet_datasets"]
 
@@ -173,24 +173,17 @@ def open_glob(pattern: str) -> dict[str, Dataset]:
     return {name: confine(_read_tables(group), [], pattern) for name, group in splits.items()}
 
 
-def _features(file: Path) -> Features:
-    try:
-        return Features.from_arrow_schema(pq.read_schema(file))
-    except Exception as error:  # a damaged file, or a type that datasets does not know
-        raise InputError(f"{str(file)!r} is not a Parquet file that can be read ({_short(error)})") from error
-
-
 def _read_tables(files: list[Path]) -> Dataset:
     """Return the rows of Parquet files of one split, class labels aligned by name."""
-    features = [_features(file) for file in files]
+    features = [read_features(file) for file in files]
     for file, other in zip(files, features, strict=True):
         if _without_names(other) != _without_names(features[0]):
             raise InputError(
                 f"{str(file)!r} has other columns or types than {str(files[0])!r}; give Parquet files of one dataset"
             )
     if all(other == features[0] for other in features):
-        return as_image_columns(_load_tables(files))
-    parts = [_load_tables([file]) for file in files]
+        return as_image_columns(read_parquet(files, features[0]))
+    parts = [read_parquet([file], other) for file, other in zip(files, features, strict=True)]
     for name, feature in features[0].items():
         if isinstance(feature, ClassLabel):
             parts = _align(parts, name)
@@ -199,19 +192,6 @@ def _read_tables(files: list[Path]) -> Dataset:
 
 def _without_names(features: Features) -> dict[str, Any]:
     return {name: ClassLabel if isinstance(feature, ClassLabel) else feature for name, feature in features.items()}
-
-
-def _load_tables(files: list[Path]) -> Dataset:
-    # the loader takes every name for a pattern
-    names = [glob.escape(str(file.resolve())) for file in files]
-    try:
-        with quiet_datasets():
-            return datasets.load_dataset("parquet", data_files={"train": names}, split="train")
-    except Exception as error:  # whatever a damaged file makes the reader raise
-        shown = ", ".join(map(repr, map(str, files[:3])))
-        if "corresponds to no data" in str(error):
-            raise InputError(f"{shown}: there is no row; give files with labelled images") from error
-        raise InputError(f"cannot read {shown} ({_short(error)})") from error
 
 
 def _align(parts: list[Dataset], name: str) -> list[Dataset]:

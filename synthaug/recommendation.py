@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,6 @@ from synthaug.benchmarks.arms import SYNTHETIC, Arm, default_arms, parse_arm
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, make_template
 from synthaug.benchmarks.cells import Cell
 from synthaug.benchmarks.contest import Contest, load_contest
-from synthaug.benchmarks.ledger import CELLS, open_record
 from synthaug.benchmarks.material import collect_material
 from synthaug.benchmarks.results import ArmResults, choose_front
 from synthaug.benchmarks.rounds import Round, Rounds
@@ -31,15 +29,12 @@ from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
+from synthaug.output import OutputFolder
 from synthaug.recipe import parse_count, parse_duration
-from synthaug.shards import locked
-from synthaug.signals import stopped_at_once
 
 __all__ = ["recommend"]
 
-_RECORD = "recommend.json"
 _MOST_FOLDS = 20
-_FILES = (_RECORD, "recommendation.json", "recommendation.md")
 
 
 def recommend(
@@ -123,12 +118,9 @@ def recommend(
         **{key: value for key, value in {**data, "folds": folds, "arms": arms}.items() if value is not None},
     }  # fmt: skip
     folder = Path(output)
-    with stopped_at_once("run the same again to go on"), locked(folder):
-        if fresh:
-            _forget(folder)
-        open_record(folder / _RECORD, arguments)
-        if (finished := Advice.load(folder)) is not None:
-            return finished
+    with OutputFolder(folder, "recommend", arguments, fresh=fresh) as made:
+        if made.has_finished("recommendation.json"):
+            return Advice.load(folder)
         options = {**{key: value for key, value in data.items() if value is not None}, **length, "seed": seed}
         drawn = [_draw_split(real, families, split, options) for split in _split_rows(folder, folds)]
         candidates = _keep_common(drawn)
@@ -144,6 +136,7 @@ def recommend(
         if folds and advice.recommended is not None:
             advice = _fit_anew(real, advice, candidates, folder, options)
         advice.save(folder)
+        made.finish()
         return advice
 
 
@@ -235,14 +228,6 @@ def _split_budget(budget: str | float | None, images: int | str | None, fits: in
         return {"images": parse_count(images)}
     whole = parse_duration(budget if budget is not None else "10m")
     return {"budget": whole / fits}
-
-
-def _forget(folder: Path) -> None:
-    """Remove what an earlier call left, and nothing else."""
-    for name in ("runs", "draws", "folds", CELLS):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in _FILES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def _digest_rows(real: Dataset, folds: int | None, data: Mapping[str, Any]) -> str:

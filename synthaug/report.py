@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from synthaug import charts
 from synthaug.cards.markdown import escape_markdown
 from synthaug.errors import InputError
+from synthaug.output import write_file
 
 __all__ = ["Report"]
 
@@ -134,13 +135,13 @@ class Report:
         Every file appears by atomic rename, report.json last: where it is, the others are.
         """
         folder = Path(folder)
-        (folder / _PICTURES).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, png in self.pictures.items():
-            _replace(folder / _PICTURES / f"{name}.png", png)
-        _replace(folder / _MARKDOWN, self.to_markdown().encode())
-        _replace(folder / _HTML, self.to_html().encode())
+            write_file(folder / _PICTURES / f"{name}.png", png)
+        write_file(folder / _MARKDOWN, self.to_markdown())
+        write_file(folder / _HTML, self.to_html())
         content = json.dumps(self.to_dict(), indent=1, ensure_ascii=False, allow_nan=False)
-        _replace(folder / _JSON, content.encode())
+        write_file(folder / _JSON, content)
         return folder
 
     @classmethod
@@ -230,9 +231,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _finite(item) for key, item in value.items()}
     return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

@@ -19,7 +19,7 @@ from synthaug.confinement import confine
 from synthaug.errors import InputError, suggest
 from synthaug.localfiles import open_folder, open_glob, open_parquet, quiet_datasets
 
-__all__ = ["open_dataset", "open_splits", "open_test", "pick_split"]
+__all__ = ["open_dataset", "open_splits", "open_test", "pick_split", "pick_test"]
 
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.-]+))?")
 _KINDS = "'digits', a folder, a Parquet file or glob, or a Hub id user/name[:config]"
@@ -96,7 +96,15 @@ def open_test(spec: str, split: str | None = None) -> Dataset:
     Raises:
         InputError: The DATASET cannot be read, has no such split, or several and none is `test`.
     """
-    splits = open_splits(spec)
+    return pick_test(open_splits(spec), split, spec)
+
+
+def pick_test(splits: dict[str, Dataset], split: str | None, spec: str) -> Dataset:
+    """Return the test rows of these splits, as `open_test` does.
+
+    Raises:
+        InputError: There is no such split, or several and none is `test`.
+    """
     return pick_split(splits, "test" if split is None and "test" in splits else split, spec)
 
 

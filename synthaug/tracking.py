@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from synthaug.budget import Budget
 from synthaug.errors import InputError, suggest
+from synthaug.output import claim, list_files, write_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -28,6 +29,9 @@ LOGS = "logs"
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 """Each is the name of a tracker of Accelerate, of its package, and of the extra that installs it."""
+
+_LOG_FILES = {"tensorboard": "events.out.tfevents*", "trackio": "trackio/**/*", "wandb": "wandb/**/*"}
+"""Names of the files that each tracker writes."""
 
 _PROJECT = "synthaug"
 _LOG_SECONDS = 2.0
@@ -102,6 +106,12 @@ class Journal:
             for tracker in accelerator.trackers:  # end_training would take the process group down as well
                 tracker.finish()
             accelerator.trackers, accelerator.log_with = [], []
+            self._list_logs(final=True)
+
+    def _list_logs(self, *, final: bool) -> None:
+        """List what the tracker has written, so that `--fresh` may remove it."""
+        if self._tracker is not None:
+            list_files(*sorted((self._folder / LOGS).rglob(_LOG_FILES[self._tracker])), final=final)
 
     def _options(self, logs: Path, images_seen: int) -> dict[str, Any]:
         """Return what the tracker is started with, so that it writes into `logs` and goes on where it was."""
@@ -129,6 +139,7 @@ class Journal:
             values["speed/images per second"] = (images_seen - images) / (seconds - before)
         self._last = images_seen, seconds
         self._accelerator.log(values, step=images_seen)
+        self._list_logs(final=False)
 
     def show(self, grid: bytes, *, images_seen: int) -> None:
         """Log a grid of samples, where the tracker takes pictures.
@@ -147,18 +158,17 @@ class Journal:
 def _keep_id(path: Path) -> str:
     """Return the id of this run at a tracker, the same when the fit is resumed."""
     if not path.is_file():
-        path.write_text(uuid.uuid4().hex, encoding="utf-8")
+        write_file(path, uuid.uuid4().hex)
     return path.read_text(encoding="utf-8").strip()
 
 
 def _read_picture(png: bytes) -> Any:
     """Return a PNG as (H, W, 3) uint8."""
-    import io
-
     import numpy as np
-    from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    from synthaug.codec import decode_bytes
+
+    return np.asarray(decode_bytes(png).convert("RGB"))
 
 
 class Monitor:
@@ -260,5 +270,5 @@ class _Alarms:
 
 
 def _log(folder: Path, entry: Mapping[str, Any]) -> None:
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+    with claim(folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps(entry) + "\n")

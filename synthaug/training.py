@@ -25,6 +25,7 @@ from synthaug.engine import explain_failures, hold_vote
 from synthaug.errors import FailedError, StoppedError
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import draw_normal
+from synthaug.output import write_file
 from synthaug.pictures import tile_images
 from synthaug.signals import StopSignals
 from synthaug.tracking import Journal, Monitor
@@ -75,6 +76,7 @@ def train(
     accelerator: Accelerator,
     folder: Path,
     journal: Journal | None = None,
+    fit: str = "",
 ) -> tuple[ConditionalGenerator, dict[str, Any]]:
     """Fit `generator` in place and return its weight average, with a summary of the training.
 
@@ -87,6 +89,7 @@ def train(
         accelerator: One process or many; every process calls this function with the same arguments.
         folder: Run folder for state/, samples/ and log.jsonl; a state found there is resumed.
         journal: Where the fit can be watched; nowhere when None.
+        fit: Digest of recipe and rows, which a state must have to be resumed.
 
     Returns:
         The averaged generator and {"images_seen", "steps", "seconds", "losses", "warnings"}.
@@ -109,7 +112,7 @@ def train(
             generator.objectives(), feed, accelerator, seed=schedule.seed, mixed_precision=schedule.mixed_precision
         )
         journal = journal or Journal(accelerator, None, folder)
-        keeper = _Keeper(folder, average, descent, budget, schedule, journal, main=accelerator.is_main_process)
+        keeper = _Keeper(folder, fit, average, descent, budget, schedule, journal, main=accelerator.is_main_process)
         now = keeper.resume(generator)
         descent.prepare()
 
@@ -160,6 +163,7 @@ class _Keeper:
 
     Args:
         folder: The run folder.
+        fit: Digest of recipe and rows.
         average: The weight average.
         descent: Holds the optimisers.
         budget: Its images and seconds are part of the state.
@@ -171,6 +175,7 @@ class _Keeper:
     def __init__(
         self,
         folder: Path,
+        fit: str,
         average: MovingAverage[ConditionalGenerator],
         descent: Descent,
         budget: Budget,
@@ -179,7 +184,7 @@ class _Keeper:
         *,
         main: bool,
     ) -> None:
-        self._folder, self._average, self._optimizers = folder, average.module, descent.optimizers
+        self._folder, self._fit, self._average, self._optimizers = folder, fit, average.module, descent.optimizers
         self._budget, self._schedule, self._journal, self._main = budget, schedule, journal, main
         self._modules: dict[str, nn.Module] = {}
         self._saved, self._saved_images, self._progress = 0.0, 0, 0.0
@@ -187,7 +192,7 @@ class _Keeper:
     def resume(self, generator: ConditionalGenerator) -> Progress:
         """Restore the newest state that verifies, if there is one, and return how far it is."""
         self._modules = {"model": generator, "average": self._average}
-        counters, rejected = load_state(self._folder, modules=self._modules, optimizers=self._optimizers)
+        counters, rejected = load_state(self._folder, modules=self._modules, optimizers=self._optimizers, fit=self._fit)
         now = Progress()
         if counters:
             now = Progress(counters["images_seen"], counters["step"])
@@ -215,11 +220,10 @@ class _Keeper:
             counters = {**vars(now), "seconds": self._budget.elapsed, "budget_images": self._budget.images}
             save_state(
                 self._folder, images_seen=now.images_seen, modules=self._modules, optimizers=self._optimizers,
-                progress=counters,
+                progress=counters, fit=self._fit,
             )  # fmt: skip
-            samples, grid = self._folder / "samples", sample_grid(self._average)
-            samples.mkdir(exist_ok=True)
-            (samples / f"images-{now.images_seen:012d}.png").write_bytes(grid)
+            grid = sample_grid(self._average)
+            write_file(self._folder / "samples" / f"images-{now.images_seen:012d}.png", grid)
             self._journal.show(grid, images_seen=now.images_seen)
         self._saved, self._saved_images = self._budget.elapsed, now.images_seen
 

@@ -14,11 +14,11 @@ import yaml
 from datasets import Dataset, DatasetDict
 from huggingface_hub import get_token
 
-from synthaug.cards import VerdictFacts, add_repo_id, add_verdict, drop_local_paths
+from synthaug.cards import VerdictFacts, add_repo_id, add_verdict, drop_local_paths, name_public
 from synthaug.checkpoint import is_run
 from synthaug.errors import InputError
 from synthaug.export import write_dataset
-from synthaug.shards import hash_file
+from synthaug.output import hash_file
 
 if TYPE_CHECKING:
     from synthaug.report import Report
@@ -141,7 +141,7 @@ def _without_local_paths(name: str, data: bytes) -> bytes:
     before = yaml.safe_load(data) if name.endswith(".yaml") else json.loads(data)
     after = drop_local_paths(before) if name == "recipe.yaml" else dict(before)
     if name == "source.json":
-        after["dataset"] = drop_local_paths({"dataset": before.get("dataset")}).get("dataset")
+        after["dataset"] = None if before.get("dataset") is None else name_public(str(before["dataset"]))
     elif name == "synthaug.json":
         sections = {key: before[key] for key in ("recipe", "source") if isinstance(before.get(key), Mapping)}
         after |= {key: drop_local_paths(section) for key, section in sections.items()}

@@ -1,14 +1,12 @@
 """Explorations of small runs of every family: pictures, page, record."""
 
 import json
-import shutil
 
 import pytest
 from small_runs import make_runs
 from test_examples import small_digits
 
 import synthaug
-from synthaug import fitting
 from synthaug.cli import main
 from synthaug.export import write_dataset
 
@@ -19,13 +17,13 @@ EVERYWHERE = {"samples", "temperatures", "classes", "class-to-class", "traversal
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("runs")
     write_dataset(small_digits(per_class=14), home / "rows")
-    make_runs(small_digits(per_class=14), home, images=256, path=home / "rows")
+    make_runs(small_digits(per_class=14), home, images=256)
     return home
 
 
 @pytest.mark.parametrize("family", ["cvae", "glow", "cgan"])
 def test_every_family_is_explored_as_far_as_it_goes(family, home):
-    found = synthaug.explore(home / family, per_class=3)
+    found = synthaug.explore(home / family, real=str(home / "rows"), per_class=3)
     assert found.folder == home / family / "exploration"
     encodes = family != "cgan"
     assert found.encodes == encodes and found.training_rows > 20
@@ -39,12 +37,12 @@ def test_every_family_is_explored_as_far_as_it_goes(family, home):
 
 
 def test_directions_are_recorded_with_what_they_do(home):
-    found = synthaug.explore(home / "cvae", per_class=3)  # made by the test before, or now
+    found = synthaug.explore(home / "cvae", real=str(home / "rows"), per_class=3)  # made by the test before, or now
     nats = [direction["nats"] for direction in found.directions]
     assert len(nats) == 4 and nats == sorted(nats, reverse=True)
     assert all(direction["title"].startswith("dimension ") for direction in found.directions)
     assert {effect["statistic"] for effect in found.directions[0]["effects"]} >= {"slant", "ink", "width"}
-    flow = synthaug.explore(home / "glow", per_class=3)
+    flow = synthaug.explore(home / "glow", real=str(home / "rows"), per_class=3)
     assert len(flow.directions) == 10 and flow.directions[0]["nats"] is None
     assert flow.directions[0]["change"] > flow.directions[-1]["change"] > 0
 
@@ -58,7 +56,7 @@ def test_the_same_again_is_finished_and_other_arguments_are_refused(home):
         synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1)
     synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1, fresh=True)
     assert json.loads((home / "again" / "exploration.json").read_text())["arguments"]["seed"] == 1
-    with pytest.raises(synthaug.InputError, match="not made by explore"):
+    with pytest.raises(synthaug.InputError, match="made by synthaug write_dataset; give another folder"):
         synthaug.explore(home / "cgan", output=home / "rows")
 
 
@@ -71,10 +69,7 @@ def test_rows_of_the_run_are_told_by_their_hashes(home):
 
 
 def test_without_training_rows_the_page_says_so(home):
-    source = json.loads((home / "glow" / "source.json").read_text())
-    shutil.copytree(home / "glow", home / "object")
-    (home / "object" / "source.json").write_text(json.dumps({**source, "dataset": "Dataset in memory"}))
-    found = synthaug.explore(home / "object", per_class=1, output=home / "no-rows")
+    found = synthaug.explore(home / "glow", per_class=1, output=home / "no-rows")
     assert not found.training_rows and "--real" in found.notes[0]
     assert set(found.captions) == EVERYWHERE - {"nearest"}
 
@@ -90,5 +85,9 @@ def test_the_command_prints_the_path(home, capsys):
         assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_fit_with_fresh_may_remove_an_exploration():
-    assert "exploration" in fitting._OWN_FILES
+def test_fresh_removes_no_picture_of_the_user(home):
+    synthaug.explore(home / "glow", output=home / "mine", per_class=1)
+    (home / "mine" / "photo.png").write_bytes(b"a photograph")
+    with pytest.raises(synthaug.InputError, match=r"'photo\.png' not made by this command"):
+        synthaug.explore(home / "glow", output=home / "mine", per_class=1, fresh=True)
+    assert (home / "mine" / "photo.png").read_bytes() == b"a photograph" and (home / "mine" / "index.html").exists()

@@ -257,8 +257,12 @@ def test_interrupted_resumed_finished_and_other_arguments(rows, quick, tmp_path,
     with pytest.raises(InputError, match=r"other arguments \(seeds, steps\); use them again or add --fresh"):
         run(steps=4, seeds=2)
     (folder / "mine.txt").write_text("stays")
+    with pytest.raises(InputError, match=r"'mine\.txt' not made by this command"):
+        run(steps=4, fresh=True)
+    assert (folder / "mine.txt").read_text() == "stays" and (folder / "report.json").exists()
+    (folder / "mine.txt").unlink()
     run(steps=4, fresh=True)
-    assert (folder / "mine.txt").exists() and len(list((folder / "cells").glob("*.json"))) == len(again)
+    assert len(list((folder / "cells").glob("*.json"))) == len(again)
 
 
 # ----------------------------------------------------------------------------------------------------------- leaks

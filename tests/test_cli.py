@@ -20,8 +20,8 @@ from synthaug.checkpoint import is_run, save_generator
 from synthaug.columns import PROVENANCE
 from synthaug.folder import is_finished
 from synthaug.generators import CVAE
+from synthaug.output import OutputFolder
 from synthaug.recipe import dump_recipe, parse_recipe
-from synthaug.shards import locked
 
 NAMES = ["cat", "dog"]
 
@@ -417,19 +417,19 @@ def test_other_arguments_on_an_output(refuse, tmp_path, good, run_folder, capsys
 
     run = tmp_path / "run"
     run.mkdir()
-    resolved = {"dataset": {"path": str(good)}, "generator": {"family": "cvae"}, "fit": {"images": 128}}
-    (run / "recipe.yaml").write_text(yaml.safe_dump(resolved))
-    words = ("fit", good, "--generator", "cvae", "--output", run)
-    refuse(r"other arguments .fit\.images.*--fresh", *words, "--images", "256")
+    (run / "recipe.yaml").write_text("mine")
+    words = ("fit", good, "--generator", "cvae", "--output", run, "--images", "256")
+    refuse("'recipe.yaml' not made by synthaug fit; give another folder", *words)
+    refuse("'recipe.yaml' not made by synthaug fit, which --fresh does not remove", *words, "--fresh")
     assert [path.name for path in run.iterdir()] == ["recipe.yaml"]
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
-    refuse("not empty and no run", "fit", good, "--generator", "cvae", "--output", tmp_path / "thesis")
+    refuse("'thesis.tex' not made by synthaug fit", "fit", good, "--generator", "cvae", "--output", tmp_path / "thesis")
     refuse("is a file", "fit", good, "--generator", "cvae", "--output", good)
 
 
 def test_a_locked_output(refuse, tmp_path, good, run_folder):
-    with locked(tmp_path / "out"):
+    with OutputFolder(tmp_path / "out", "fit", {}):
         refuse("locked|another|in use|being written", *fit_words(good))
         refuse("locked|another|in use|being written", "generate", run_folder, "--filter", "none", "--output", "{out}")
 

@@ -167,7 +167,7 @@ def test_every_mode_in_one_dataset():
     assert images.pixels.shape == (11, 10, 10, 3)
     deep = images.pixels[7, :, :, 0]
     assert len(np.unique(deep)) > 90 and deep.max() < 255  # not saturated
-    assert images.codec == Codec(10, 3, (0.0, 65535.0))
+    assert images.codec == Codec(10, 3, (0.0, 65535.0), "mixed")
 
 
 def test_corrupt_rows_are_listed_or_left_out():

@@ -118,13 +118,15 @@ def test_the_python_of_the_reference_runs(home, monkeypatch):
 
 
 def test_the_commands_of_the_readme_run(home, monkeypatch):
-    """The five of its journey, as they stand: DATASET is the name of a folder."""
+    """All of its blocks, in their order and as they stand: inspect, fit, generate, benchmark and push."""
     rows = {"train": make_long_tailed(small_digits(), "label", 3), "test": small_digits("test", 4)}
-    datasets.DatasetDict(rows).save_to_disk("DATASET")
+    datasets.DatasetDict(rows).save_to_disk("images")
     pushed = []
     monkeypatch.setattr(hub, "push", lambda folder, repo, **options: pushed.append((str(folder), repo)) or repo)
-    (journey,) = [b for b in read_blocks(README) if b.language == "console" and "synthaug push" in b.text]
-    for line in journey.text.splitlines():
+    text = "\n".join(block.text for block in read_blocks(README) if block.language == "console")
+    commands = [line for line in text.splitlines() if line.startswith("synthaug ")]
+    assert [line.split()[1] for line in commands] == ["inspect", "fit", "generate", "benchmark", "push"]
+    for line in commands:
         run_command(line)
     assert pushed == [("out/balanced", "me/balanced")]
     assert (home / "out" / "report" / "report.html").is_file()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from synthaug.errors import InputError
 from synthaug.folder import ShardFolder, is_finished
-from synthaug.shards import ShardWriter, locked, write_file
+from synthaug.output import OutputFolder
+from synthaug.shards import ShardWriter
 
 SCHEMA = pa.schema([("number", pa.int64()), ("data", pa.struct([("bytes", pa.binary()), ("path", pa.string())]))])
 
@@ -67,13 +68,53 @@ def test_large_rows_make_smaller_row_groups(tmp_path):
     assert pq.ParquetFile(tmp_path / "a").metadata.num_row_groups == 2
 
 
+def test_a_row_group_that_cannot_be_written_is_told_once_and_for_all(tmp_path, monkeypatch):
+    written = []
+
+    def write_table(self, group, row_group_size):
+        written.append(len(group))
+        if len(written) == 2:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", write_table)
+    writer = ShardWriter(tmp_path / "a", SCHEMA)
+    with pytest.raises(OSError, match="no space left"):  # the second row group fails while the third one is made
+        for start in range(0, 9_000, 500):
+            writer.write(make_table(start, start + 500))
+    with pytest.raises(OSError, match="no space left"):
+        writer.close()
+    assert written == [1_000, 1_000]
+
+
+def test_a_shard_that_cannot_be_written_is_not_recorded(tmp_path, monkeypatch):
+    write_table, failing = pq.ParquetWriter.write_table, [False, False, True]
+
+    def fail_at_the_third(self, *arguments, **options):
+        if failing and failing.pop(0):
+            raise OSError("no space left")
+        write_table(self, *arguments, **options)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail_at_the_third)
+    with pytest.raises(OSError, match="no space left"):
+        make_folder(tmp_path / "out")
+    assert not (tmp_path / "out" / "data").exists()
+    _, made = make_folder(tmp_path / "out")
+    make_folder(tmp_path / "whole")
+    assert made == [5, 12]  # two shards of 20 rows and one of 3 were there
+    assert [p.read_bytes() for p in sorted((tmp_path / "out" / "data").iterdir())] == [
+        p.read_bytes() for p in sorted((tmp_path / "whole" / "data").iterdir())
+    ]
+
+
 def make_folder(path: Path, arguments=None, rows=(45, 12), **options):
     streams = [Counter(n) for n in rows]
-    with locked(path):
-        folder = ShardFolder(path, arguments or {"seed": 0}, **options)
+    arguments = arguments or {"seed": 0}
+    with OutputFolder(path, "test", arguments, **options) as made:
+        folder = ShardFolder(path, arguments)
         if not folder.finished:
             folder.write({"train": streams, "test": [Counter(3)]}, SCHEMA, rows_per_shard=20)
             folder.finish()
+            made.finish()
     return folder, [stream.made for stream in streams]
 
 
@@ -97,12 +138,14 @@ def test_only_what_is_damaged_is_written_again(tmp_path):
     assert path.read_bytes() == before and made == [20, 0]
 
 
-def test_an_unreadable_manifest_asks_for_fresh(tmp_path):
+def test_an_unreadable_manifest_is_to_be_removed(tmp_path):
     make_folder(tmp_path / "out")
     (tmp_path / "out" / "manifest.json").write_text("{")
-    with pytest.raises(InputError, match="--fresh"):
+    with pytest.raises(InputError, match="remove it and run the same command again"):
         make_folder(tmp_path / "out")
-    make_folder(tmp_path / "out", fresh=True)
+    (tmp_path / "out" / "manifest.json").unlink()
+    folder, _ = make_folder(tmp_path / "out")
+    assert folder.finished
 
 
 def test_arguments_are_compared_as_json(tmp_path):
@@ -110,32 +153,3 @@ def test_arguments_are_compared_as_json(tmp_path):
     make_folder(tmp_path / "out", {"names": ["a", "b"]})
     with pytest.raises(InputError, match=r"\(names, seed\)"):
         make_folder(tmp_path / "out", {"seed": 1})
-
-
-def test_one_writer_at_a_time(tmp_path):
-    with locked(tmp_path / "out"):
-        with pytest.raises(InputError, match="another process"), locked(tmp_path / "out"):
-            pass
-        assert (tmp_path / "out").is_dir()
-    assert not (tmp_path / "out").exists()  # nothing was written, nothing is left
-    with locked(tmp_path / "out"):
-        write_file(tmp_path / "out" / "a.txt", "x")
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["a.txt"]
-
-
-def test_a_lock_left_by_a_dead_process_does_not_hold(tmp_path):
-    (tmp_path / ".lock").touch()
-    with locked(tmp_path):
-        pass
-
-
-def test_a_file_in_the_way_is_bad_input(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="cannot be written"), locked(tmp_path / "file" / "below"):
-        pass
-
-
-def test_write_file_replaces_whole_files(tmp_path):
-    write_file(tmp_path / "a", b"one")
-    write_file(tmp_path / "a", "zwei")
-    assert (tmp_path / "a").read_text() == "zwei" and len(list(tmp_path.iterdir())) == 1

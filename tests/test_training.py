@@ -93,8 +93,8 @@ def test_a_snapshot_is_kept_when_its_share_of_the_fit_is_done(tmp_path):
     fit(toy_dataset(), "cgan", output=tmp_path / "run", images=320, batch_size=32)
     names = sorted(path.name for path in (tmp_path / "run" / "state").glob("snapshot-*"))
     assert names == ["snapshot-0.safetensors", "snapshot-1.safetensors"]
-    kept = load_snapshots(tmp_path / "run")
-    last = load_generator(tmp_path / "run").state_dict()
+    generator = load_generator(tmp_path / "run")
+    kept, last = load_snapshots(tmp_path / "run", generator), generator.state_dict()
     assert kept["snapshot-0"].keys() == last.keys()
     assert any(not torch.equal(kept["snapshot-0"][name], last[name]) for name in last)
 
@@ -149,11 +149,25 @@ def test_same_call_again_and_other_arguments(tmp_path):
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="not empty"):
+    with pytest.raises(InputError, match=r"'thesis\.tex' not made by synthaug fit; give another folder"):
         fit(toy_dataset(), "cvae", output=tmp_path, images=320)
     with pytest.raises(InputError, match=r"thesis\.tex"):
         fit(toy_dataset(), "cvae", output=tmp_path, images=320, fresh=True)
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    fit(toy_dataset(), "cvae", output=tmp_path / "run", images=320)
+    (tmp_path / "run" / "state" / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match=r"'state/thesis\.tex' not made by this command"):
+        fit(toy_dataset(), "cvae", output=tmp_path / "run", images=320, fresh=True)
+    assert (tmp_path / "run" / "state" / "thesis.tex").exists() and (tmp_path / "run" / "config.json").exists()
+
+
+def test_other_rows_under_the_same_output_are_refused(tmp_path):
+    rows = toy_dataset()
+    fit(rows, "cvae", output=tmp_path / "run", images=320)
+    renamed = rows.cast_column("label", ClassLabel(names=[f"other {name}" for name in rows.features["label"].names]))
+    for other in (rows.select(range(len(rows) - 1)), renamed):
+        with pytest.raises(InputError, match=r"other arguments \(rows of the dataset\).*--fresh"):
+            fit(other, "cvae", output=tmp_path / "run", images=320)
 
 
 @pytest.mark.parametrize(

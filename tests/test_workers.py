@@ -88,7 +88,6 @@ def test_python_m_synthaug_looks_into_the_current_folder_for_no_other_module(tra
 COMMANDS = {
     "fit": "fit digits --generator cvae --images 640 --limit-per-class 20 --set generator.width=8",
     "generate": "generate {run} --per-class 70 --filter none",
-    "generate, with a writer": "generate {run} --per-class 2500 --filter none",
     "evaluate": "evaluate {run} --test digits --real digits --drop-leaks --per-class 65 --seeds 1",
     "benchmark": "benchmark --real digits --synthetic {run} --test digits --drop-leaks --seeds 2 --steps 5 "
     "--limit-per-class 20 --arms real,real+classical,real+classical+synthetic",

@@ -16,8 +16,8 @@ from synthaug.benchmarks.results import ArmResults
 from synthaug.cards.markdown import escape_markdown
 from synthaug.errors import InputError
 from synthaug.metrics import Estimate, estimate_mean
+from synthaug.output import write_file
 from synthaug.report import percent, points
-from synthaug.shards import write_file
 
 __all__ = ["CONFIDENCE", "Advice", "Evidence", "weigh_evidence"]
 
@@ -151,19 +151,17 @@ class Advice:
         return folder
 
     @classmethod
-    def load(cls, folder: Path) -> Advice | None:
-        """Return what `save` wrote; None where there is nothing yet.
+    def load(cls, folder: Path) -> Advice:
+        """Return what `save` wrote.
 
         Raises:
             InputError: If it cannot be read.
         """
         path = folder / _JSON
-        if not path.is_file():
-            return None
         try:
             values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**values)
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 f"{str(path)!r} cannot be read ({error}); add --fresh (fresh=True) to start anew"
             ) from None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,16 @@ from synthaug.benchmarks.arms import RESERVED, SYNTHETIC, Arm, check_arms, defau
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, count_trainings, make_template
 from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.findings import write_findings
-from synthaug.benchmarks.ledger import CELLS, open_record
 from synthaug.benchmarks.material import collect_material
 from synthaug.benchmarks.tuning import TRIALS, TUNING_SEEDS
 from synthaug.classical import BACKENDS
 from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.output import OutputFolder
 from synthaug.report import Report
-from synthaug.shards import locked
-from synthaug.signals import stopped_at_once
 
 __all__ = ["benchmark"]
-
-_RECORD, _REPORT = "benchmark.json", ("report.json", "report.md", "report.html")
 
 
 def benchmark(
@@ -133,13 +129,16 @@ def benchmark(
     processes = count_processes(device, num_processes, shown_bytes=contest.shown_bytes)
     setting = Setting(template, seeds, processes, named)
     command = command or _describe_call(arguments, limit_per_class)
-    folder = None if output is None else Path(output)
-    with stopped_at_once("run the same again"), nullcontext() if folder is None else locked(folder):
-        if folder is not None and (finished := _open_folder(folder, arguments, fresh=fresh)) is not None:
-            return finished
+    with contextlib.ExitStack() as stack:
+        folder = None if output is None else Path(output)
+        if folder is not None:
+            made = stack.enter_context(OutputFolder(folder, "benchmark", arguments, fresh=fresh))
+            if made.has_finished("report.json"):
+                return Report.load(folder)
         report = _run(contest, check_arms(names, named), setting, generator, folder, command)
         if folder is not None:
             report.save(folder)
+            made.finish()
         return report
 
 
@@ -187,22 +186,6 @@ def _describe_settings(contest: Contest, setting: Setting, *, trials: int) -> di
         "channels": codec.channels,
         "sources": {name: len(rows) for name, rows in contest.sources.items()},
     }
-
-
-def _open_folder(folder: Path, arguments: Mapping[str, Any], *, fresh: bool) -> Report | None:
-    """Return the report if the folder is finished; else make it ready for these arguments."""
-    if fresh:
-        _forget(folder)
-    open_record(folder / _RECORD, arguments)
-    return Report.load(folder) if (folder / _REPORT[0]).is_file() else None
-
-
-def _forget(folder: Path) -> None:
-    """Remove what an earlier benchmark left, and nothing else."""
-    for path in (*(folder / CELLS).glob("*.json"), *(folder / "pictures").glob("*.png")):
-        path.unlink()
-    for name in (*_REPORT, _RECORD):  # the record last: what remains after an interruption is still ours
-        (folder / name).unlink(missing_ok=True)
 
 
 def _check_numbers(**numbers: int | None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +11,11 @@ from tqdm import tqdm
 
 from synthaug.benchmarks.cellpool import CellPool
 from synthaug.benchmarks.cells import Cell
-from synthaug.errors import InputError
-from synthaug.shards import write_file
+from synthaug.output import is_listed, write_file
 
-__all__ = ["CELLS", "Ledger", "open_record"]
+__all__ = ["Ledger"]
 
-CELLS = "cells"
-"""Folder of the results, in the folder of a benchmark."""
-
-
-def open_record(record: Path, arguments: Mapping[str, Any]) -> None:
-    """Write down what a folder is made with, or see that it was made with the same.
-
-    Args:
-        record: The file.
-        arguments: JSON-friendly.
-
-    Raises:
-        InputError: It was made with other arguments, or cannot be read.
-    """
-    folder = str(record.parent)
-    if not record.is_file():
-        write_file(record, json.dumps({"arguments": dict(arguments)}, indent=1))
-        return
-    try:
-        found = json.loads(record.read_text())["arguments"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{str(record)!r} is not readable; add --fresh (fresh=True) to start anew") from None
-    given = json.loads(json.dumps(dict(arguments)))
-    differing = sorted(key for key in {*found, *given} if found.get(key) != given.get(key))
-    if differing:
-        raise InputError(
-            f"output {folder!r} was made with other arguments ({', '.join(differing)}); "
-            "use them again or add --fresh (fresh=True)"
-        )
+_CELLS = "cells"
 
 
 class Ledger:
@@ -61,11 +32,9 @@ class Ledger:
         self, pool: CellPool, folder: Path | None, bar: tqdm[Any], results: dict[Cell, dict[str, Any]] | None = None
     ) -> None:
         self._pool, self._bar = pool, bar
-        self._folder = None if folder is None else folder / CELLS
+        self._folder = None if folder is None else folder / _CELLS
         self.results = {} if results is None else results
         """What is known so far, from earlier calls of the command too."""
-        if self._folder is not None:
-            self._folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def seconds(self) -> float:
@@ -80,7 +49,7 @@ class Ledger:
 
     def _know(self, cell: Cell) -> bool:
         path = None if self._folder is None else self._folder / cell.name
-        if cell not in self.results and path is not None and path.is_file():
+        if cell not in self.results and path is not None and is_listed(path):
             self.results[cell] = json.loads(path.read_text())
             self._bar.update(1)
         return cell in self.results

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,11 +21,10 @@ from synthaug.exploration.panels import Panel
 from synthaug.exploration.survey import describe_traversal, survey_space
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.hub import load_generator, resolve_run
+from synthaug.output import OutputFolder, write_file
 from synthaug.rows import digest_rows
-from synthaug.shards import locked, write_file
-from synthaug.signals import stopped_at_once
 from synthaug.sources import open_dataset
-from synthaug.trainingrows import find_training_rows, reopen_training_rows
+from synthaug.trainingrows import find_training_rows
 
 __all__ = ["Exploration", "explore"]
 
@@ -82,8 +80,8 @@ def explore(
     Args:
         run: A run folder, the Hub id of one, or a generator loaded from one.
         output: Folder to make; RUN/exploration when None, which a Hub id has no place for.
-        real: The rows the run was fitted on, as a DATASET or a `datasets.Dataset`; None looks where the fit found
-            them. Only rows whose pixel hash is among the training rows of the run count.
+        real: The rows the run was fitted on, as a DATASET or a `datasets.Dataset`; what the run names is not opened.
+            Only rows whose pixel hash is among the training rows of the run count.
         split: Split of a DATASET given by name; that of the fit when None.
         per_class: Samples of each class, 1 to 100.
         seed: Seed of the draws.
@@ -112,10 +110,10 @@ def explore(
         "checkpoint": checkpoint_hash(folder), "real": digest_rows(rows) if rows is not None else None,
         "per_class": per_class, "seed": seed, "temperature": warmth,
     }  # fmt: skip
-    with stopped_at_once("run the same again"), locked(target):
-        if _is_finished(target, arguments, fresh):
+    with OutputFolder(target, "explore", arguments, fresh=fresh) as output_folder:
+        if output_folder.has_finished(_RECORD):
             return _read(target)
-        training, why = _find_rows(rows, source, local)
+        training, why = _find_rows(rows, source)
         space = LatentSpace(generator, temperature=warmth)
         found = survey_space(space, training, why, per_class=per_class, seed=seed)
         made = Exploration(
@@ -125,6 +123,7 @@ def explore(
             captions={panel.name: panel.caption for panel in found.panels}, panels=found.panels, folder=target,
         )  # fmt: skip
         _write(made, target)
+        output_folder.finish()
     return made
 
 
@@ -137,49 +136,14 @@ def _check_numbers(per_class: int, seed: int, temperature: float | None) -> None
         raise InputError(f"temperature is {temperature}; give a number of at least 0, such as 0.9")
 
 
-def _find_rows(rows: Dataset | None, source: dict[str, Any], local: bool) -> tuple[LabeledImages | None, str]:
-    """Return the training rows, or None and why there are none."""
-    if rows is not None:
-        return find_training_rows(rows, source), ""
-    if not local:  # a path named by a file from elsewhere is not opened
-        return None, "the run came from the Hub; name its training rows with --real to see them"
-    return reopen_training_rows(source)
+def _find_rows(rows: Dataset | None, source: dict[str, Any]) -> tuple[LabeledImages | None, str]:
+    """Return the training rows, or None and why there are none: what a run names is not opened."""
+    if rows is None:
+        return None, "no training rows are given; name them with --real to see them"
+    return find_training_rows(rows, source), ""
 
 
 # ------------------------------------------------------------------------------------------------------- files
-
-
-def _is_finished(folder: Path, arguments: dict[str, Any], fresh: bool) -> bool:
-    """Tell whether the folder holds this very exploration.
-
-    Raises:
-        InputError: If it holds something else.
-    """
-    present = [path for path in folder.iterdir() if not path.name.startswith(".")]
-    ours = (folder / _RECORD).is_file()
-    foreign = [path.name for path in present if path.name not in ("index.html", _RECORD) and path.suffix != ".png"]
-    if foreign or (present and not ours and not _is_partial(present)):
-        name = foreign[0] if foreign else present[0].name
-        raise InputError(f"output {str(folder)!r}: {name!r} was not made by explore; give another folder")
-    if fresh:
-        for path in present:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return False
-    if not ours:
-        return False
-    before = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["arguments"]
-    if differing := [key for key in {**before, **arguments} if before.get(key) != arguments.get(key)]:
-        raise InputError(
-            f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); use them again or add "
-            "--fresh"
-        )
-    return True
-
-
-def _is_partial(present: list[Path]) -> bool:
-    """Tell whether these are files of an exploration that was interrupted: pictures, but no record yet."""
-    names = {"samples", "temperatures", "classes", "class-to-class", "image-to-image", "traversals", "nearest", "index"}
-    return all(path.stem in names for path in present)
 
 
 def _read(folder: Path) -> Exploration:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from synthaug.filtering import Filter
 from synthaug.gallery import draw_closest, draw_pictures
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.jobs import resolve_filter
+from synthaug.output import OutputFolder
 from synthaug.quality.appraisal import Accuracy, Copying, compare_features, find_copies, score_accuracy
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.cas import STEPS, predict_classes
@@ -33,12 +34,10 @@ from synthaug.quality.remarks import write_remarks
 from synthaug.quality.shelf import Shelf
 from synthaug.residual import ResidualClassifier
 from synthaug.rows import digest_rows
-from synthaug.shards import locked
 from synthaug.signals import stopped_at_once
 
 __all__ = ["evaluate"]
 
-_FILES = ("evaluation.json", "evaluation.md", "samples.png", "neighbours.png", "closest.png")
 _MOST_SEEDS = 1_000
 
 
@@ -68,7 +67,7 @@ def evaluate(
     Args:
         generator: A fitted generator; its run folder tells which rows it has seen.
         test: Real rows that nothing was fitted or chosen on.
-        real: Where to find the rows it was fitted on; the dataset that its run names when None.
+        real: Rows among which those it was fitted on are found; needed, as what its run names is not opened.
         per_class: Synthetic rows of each class.
         seeds: Trainings of the fixed classifier on either side; with one there is no interval.
         seed: Seed of the draws.
@@ -108,9 +107,12 @@ def evaluate(
     shelf = Shelf(None if output is None or run is None else Path(output), arguments)
     nothing = "nothing is kept; with a run folder and an output it could go on"
     kept = "run the same again: what was trained is kept" if shelf.keeps else nothing
-    with stopped_at_once(kept), nullcontext() if output is None else locked(output):
-        if output is not None and (finished := _open_folder(Path(output), arguments, fresh=fresh)) is not None:
-            return finished
+    with contextlib.ExitStack() as stack:
+        if output is not None:
+            made = stack.enter_context(OutputFolder(output, "evaluate", arguments, fresh=fresh))
+            if made.has_finished("evaluation.json"):
+                return Evaluation.load(output)
+        stack.enter_context(stopped_at_once(kept))
         started = time.perf_counter()
         rows = load_real_rows(generator, source, test, real=real, on_bad_image=on_bad_image, drop_leaks=drop_leaks)
         with _part("drawing", per_class * len(generator.class_names)) as advance:
@@ -123,6 +125,8 @@ def evaluate(
         if output is not None:
             evaluation.save(output)
         shelf.clear()
+        if output is not None:
+            made.finish()
     return evaluation
 
 
@@ -203,29 +207,6 @@ def _part(name: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on stderr; yield the function to call with the work just done."""
     with tqdm(total=total, desc=f"{name:>14}", mininterval=0.5, unit="") as bar:
         yield bar.update
-
-
-def _open_folder(folder: Path, arguments: Mapping[str, Any], *, fresh: bool) -> Evaluation | None:
-    """Return the evaluation if the folder holds this very one; else None.
-
-    Raises:
-        InputError: If it was made with other arguments.
-    """
-    if fresh:
-        for name in _FILES:
-            (folder / name).unlink(missing_ok=True)
-        Shelf(folder, {}).clear()
-    if not (folder / _FILES[0]).is_file():
-        return None
-    finished = Evaluation.load(folder)
-    given = json.loads(json.dumps(dict(arguments)))
-    differing = [key for key in {**finished.arguments, **given} if finished.arguments.get(key) != given.get(key)]
-    if differing:
-        raise InputError(
-            f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); "
-            "use them again or add --fresh (fresh=True)"
-        )
-    return finished
 
 
 def _check(

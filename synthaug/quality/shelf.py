@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 from safetensors.torch import load, save
 from torch import nn
 
-from synthaug.shards import write_file
+from synthaug.output import is_listed, remove, write_file
 
 __all__ = ["Shelf"]
 
@@ -48,19 +47,19 @@ class Shelf:
             train: Returns it trained.
         """
         path = None if self._folder is None else self._folder / f"{name}.safetensors"
-        if path is not None and path.is_file():
+        if path is not None and is_listed(path):
             network = make()
             network.load_state_dict(load(path.read_bytes()))
             return network.eval()
         network = train()
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write_file(
                 path, save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
             )
         return network
 
     def clear(self) -> None:
-        """Remove everything that is kept, under whatever arguments."""
-        if self._root is not None:
-            shutil.rmtree(self._root, ignore_errors=True)
+        """Remove everything that is kept."""
+        if self._folder is not None:
+            for path in sorted(self._folder.glob("*.safetensors")):
+                remove(path)

@@ -18,19 +18,19 @@ from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
 from synthaug.codec import Codec
 from synthaug.columns import Columns
 from synthaug.errors import FailedError, InputError
-from synthaug.folder import ShardFolder
+from synthaug.folder import ShardFolder, read_earlier
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, read_classes
 from synthaug.hub import load_generator
 from synthaug.leaks import run_hashes
+from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
 from synthaug.rows import digest_rows
 from synthaug.scan import Scan, scan_images
 from synthaug.scoring.densities import name_density
 from synthaug.scoring.rowscores import ScoredRows, measure_rows, scored_features
 from synthaug.scoring.suspects import SUSPECTS, summarize_scores
-from synthaug.shards import locked, write_file
-from synthaug.signals import StopSignals, stopped_at_once
+from synthaug.signals import StopSignals
 from synthaug.sources import open_splits, pick_split
 
 __all__ = ["Scores", "score"]
@@ -142,8 +142,9 @@ def score(
         "checkpoint": checkpoint_hash(generator.run_folder), "rows": digest_rows(data), "split": name,
         "columns": _name_columns(columns), "marks": marks, "on_bad_image": on_bad_image, "rule": _RULE,
     }  # fmt: skip
-    with stopped_at_once("run the same again"), locked(Path(output)):
-        folder = ShardFolder(Path(output), arguments, fresh=fresh)
+    target = Path(output)
+    with OutputFolder(target, "score", arguments, fresh=fresh, earlier=lambda: read_earlier(target)) as made:
+        folder = ShardFolder(target, arguments)
         if not folder.finished:
             labels = _map_labels(data, columns, generator)
             scan = _scan(data, columns.image, source, on_bad_image)
@@ -163,6 +164,7 @@ def score(
             )
             table = figures.table(data.features, columns, generator.class_names)
             _write(folder, ScoredRows(kept, table, features), features, found, scan, columns)
+            made.finish()
     return _read_scores(folder.folder)
 
 

@@ -1,0 +1,115 @@
+"""Parquet files as datasets: converted once to Arrow in the cache folder, within bounds of memory and disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from datasets import Dataset, Features
+from datasets.table import table_cast
+
+from synthaug.caches import digest_files, keep_entry
+from synthaug.errors import FailedError, InputError
+
+__all__ = ["read_features", "read_parquet"]
+
+_VERSION = 1
+_ROWS, _GROUP_ROWS, _GROUP_BYTES = 32, 1_000, 64 << 20
+"""Rows decoded at a time; rows or bytes that make a batch of the copy."""
+
+_RATIO, _COLUMN_SLACK, _SLACK = 200, 32 << 20, 1 << 30
+"""How many times its size a file may unpack to, besides the slack, a column of a row group or all rows. Images are
+packed already: more is what a decompression bomb does."""
+
+
+def read_features(file: Path) -> Features:
+    """Return the features of a Parquet file.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return Features.from_arrow_schema(pq.read_schema(file))
+    except Exception as error:  # a damaged file, or a type that datasets does not know
+        raise InputError(f"{str(file)!r} is not a Parquet file that can be read ({_short(error)})") from error
+
+
+def read_parquet(files: Sequence[Path], features: Features) -> Dataset:
+    """Return the rows of Parquet files, memory-mapped from an Arrow copy in the cache folder.
+
+    The copy is made anew when one of the files was changed or replaced, whatever its time says.
+
+    Args:
+        files: The files, in order.
+        features: Of all of them.
+
+    Raises:
+        InputError: A file cannot be read or is a decompression bomb, or there is no row.
+        FailedError: The disk has no room for the copy.
+    """
+    names = ", ".join(repr(str(file)) for file in files[:3])
+    try:
+        if not sum(pq.read_metadata(file).num_rows for file in files):
+            raise InputError(f"{names}: there is no row; give files with labelled images")
+        key = digest_files(file.resolve() for file in files)
+        entry = keep_entry(f"rows-{_VERSION}-{key[:32]}", lambda folder: _convert(files, features, folder))
+        found = Dataset.from_file(str(entry / "rows.arrow"))
+    except (InputError, FailedError):
+        raise
+    except Exception as error:  # whatever a damaged file makes the reader raise
+        raise InputError(f"cannot read {names} ({_short(error)})") from error
+    return Dataset(found.data, info=found.info, fingerprint=key[:16])
+
+
+def _convert(files: Sequence[Path], features: Features, folder: Path) -> None:
+    schema, unpacked = features.arrow_schema, 0
+    most = _SLACK + _RATIO * sum(file.stat().st_size for file in files)
+    with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        for file in files:
+            for table in _gather(file):
+                unpacked += table.nbytes
+                if unpacked > most:
+                    raise _bomb(file)
+                try:
+                    writer.write_table(table_cast(table, schema))
+                except OSError as error:
+                    raise FailedError(
+                        f"cannot write the rows of {str(file)!r} to {str(folder.parent)!r} ({error}); free space, or "
+                        "name another folder in SYNTHAUG_CACHE"
+                    ) from error
+
+
+def _gather(file: Path) -> Iterator[pa.Table]:
+    """Yield the rows of a file in tables of about a thousand: opening a dataset touches each batch."""
+    with pq.ParquetFile(file, buffer_size=1 << 20) as opened:
+        _check_columns(file, opened.metadata)
+        waiting: list[pa.RecordBatch] = []
+        for batch in opened.iter_batches(batch_size=_ROWS):
+            waiting.append(batch)
+            if sum(map(len, waiting)) >= _GROUP_ROWS or sum(part.nbytes for part in waiting) >= _GROUP_BYTES:
+                yield pa.Table.from_batches(waiting).combine_chunks()
+                waiting = []
+        if waiting:
+            yield pa.Table.from_batches(waiting).combine_chunks()
+
+
+def _check_columns(file: Path, metadata: pq.FileMetaData) -> None:
+    """Refuse a file of which a part unpacks to far more than it holds, as its footer says."""
+    for group in range(metadata.num_row_groups):
+        for number in range(metadata.num_columns):
+            column = metadata.row_group(group).column(number)
+            if column.total_uncompressed_size > _COLUMN_SLACK + _RATIO * column.total_compressed_size:
+                raise _bomb(file)
+
+
+def _bomb(file: Path) -> InputError:
+    return InputError(
+        f"{str(file)!r} is a decompression bomb: it unpacks to more than {_RATIO} times its size; give a file of images"
+    )
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return (f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:160]
