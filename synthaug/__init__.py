@@ -5,11 +5,13 @@ Names are loaded when they are first used, so that `import synthaug` costs nothi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from synthaug.faces import load_lazily
 
+TYPE_CHECKING = False  # to type checkers it is that of `typing`, which takes a while to import
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from synthaug.balance import BalancePlan
     from synthaug.benchmarks.advice import Advice
     from synthaug.benchmarks.benchmarking import benchmark

@@ -136,7 +136,7 @@ def fit(
 ) -> None:
     """Fit a class-conditional generator and leave a run folder; the same command again resumes."""
     from synthaug.errors import InputError
-    from synthaug.launching import is_launched, launch, watch_launcher
+    from synthaug.launching import is_launched, launch
     from synthaug.recipe import dump_recipe, parse_recipe
 
     flags = {
@@ -164,8 +164,7 @@ def fit(
     find_family(resolved.generator.family)
     check_tracker(resolved.fit.track)
     if num_processes > 1 and not is_launched() and not dry_run:
-        sys.exit(launch(sys.argv[1:], num_processes))  # what stopped it was told by its processes
-    watch_launcher()
+        launch(sys.argv[1:], num_processes)  # what stopped it is told by its processes
 
     from synthaug.fitplan import plan_fit
     from synthaug.fitting import fit as fit_generator
