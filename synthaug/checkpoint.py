@@ -103,7 +103,7 @@ def load_generator(
     """
     folder = Path(folder)
     if not is_run(folder):
-        hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the --output of a fit"
+        hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the output of a fit"
         raise InputError(f"{str(folder)!r} is not a finished run (no config.json and model.safetensors); {hint}")
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -125,7 +125,7 @@ def load_generator(
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with fresh=True") from None
     generator.run_folder = folder
     try:
         return generator.to(device).eval()
@@ -149,7 +149,7 @@ def load_judge(folder: str | Path) -> Judge:
 
     path = Path(folder) / "judge.safetensors"
     if not path.is_file():
-        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
+        raise InputError(f"{str(folder)!r} has no judge.safetensors; use filter='none' or fit again")
     with safe_open(path, framework="pt") as file:
         config = json.loads(file.metadata()["config"])
     judge = Judge(**config)
@@ -281,7 +281,7 @@ def _verify(state: Path, fit: str) -> str:
     if owner != fit:
         raise InputError(
             f"{str(state)!r} is the state of a fit with another recipe or other rows, or of an earlier version; "
-            "remove it, or give another --output (output=)"
+            "remove it, or give another output folder"
         )
     for name, digest in files.items():
         path = state / name

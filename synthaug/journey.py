@@ -235,7 +235,7 @@ def evaluate_run(
         The evaluation and its folder.
     """
     if output is None and not Path(run).is_dir():
-        raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with --output")
+        raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with output=")
     folder = Path(run) / "evaluation" if output is None else output
     generator = load_generator(resolve_run(run))
     rows = None if real is None else open_dataset(real, split or "train")

@@ -42,7 +42,7 @@ def find_training_rows(real: Dataset, source: Mapping[str, Any]) -> LabeledImage
     if not len(found):
         raise InputError(
             f"none of {len(images)} rows is among the {len(known)} training rows of the run; "
-            "give the dataset it was fitted on, with --split where it has several"
+            "give the dataset it was fitted on, with split= where it has several"
         )
     return images.take(found)
 
@@ -55,8 +55,8 @@ def reopen_training_rows(source: Mapping[str, Any]) -> tuple[LabeledImages | Non
     """
     spec = str(source["dataset"])
     if spec == IN_MEMORY:
-        return None, "the run was fitted on a Dataset object; name its rows with --real to see them"
+        return None, "the run was fitted on a Dataset object; name its rows with real= to see them"
     try:
         return find_training_rows(open_dataset(spec, source["split"]), source), ""
     except InputError as error:
-        return None, f"the training rows were not found ({error}); name them with --real"
+        return None, f"the training rows were not found ({error}); name them with real="

@@ -53,7 +53,7 @@ class _Worker:
                 line = ""
         answer: dict[str, Any] = json.loads(line) if line else {"error": "the worker process ended"}
         if "error" in answer:
-            fewer = "; run fewer at once: --num-processes 1" if "memory" in answer["error"].lower() else ""
+            fewer = "; run fewer at once: num_processes=1" if "memory" in answer["error"].lower() else ""
             raise FailedError(f"cell {cell.arm}, seed {cell.seed} failed: {answer['error']}{fewer}")
         return answer
 

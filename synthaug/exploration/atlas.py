@@ -101,7 +101,7 @@ def explore(
         raise InputError("the generator is of no run; fit it with an output, or load it with load_generator")
     local = isinstance(run, ConditionalGenerator) or Path(run).exists()
     if output is None and not local:
-        raise InputError(f"no --output given, and {str(run)!r} is a Hub id; name the folder to make")
+        raise InputError(f"no output= given, and {str(run)!r} is a Hub id; name the folder to make")
     target = Path(output) if output is not None else resolve_run(folder) / "exploration"
     source = read_source(folder)
     rows = open_dataset(real, split or source["split"]) if isinstance(real, str) else real
@@ -141,7 +141,7 @@ def _find_rows(rows: Dataset | None, source: dict[str, Any], local: bool) -> tup
     if rows is not None:
         return find_training_rows(rows, source), ""
     if not local:  # a path named by a file from elsewhere is not opened
-        return None, "the run came from the Hub; name its training rows with --real to see them"
+        return None, "the run came from the Hub; name its training rows with real= to see them"
     return reopen_training_rows(source)
 
 
