@@ -23,7 +23,7 @@ from huggingface_hub.utils import logging as hub_logging
 from synthaug.columns import as_image_columns
 from synthaug.confinement import check_inside, confine, replace_column
 from synthaug.errors import InputError
-from synthaug.parquetfiles import read_features, read_parquet
+from synthaug.tablefiles import check_arrow, read_features, read_parquet
 
 __all__ = ["open_folder", "open_glob", "open_parquet", "quiet_datasets"]
 
@@ -109,9 +109,11 @@ def _open_saved(root: Path) -> dict[str, Dataset]:
         for folder in folders.values():
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             for file in state["_data_files"]:
-                check_inside(folder / file["filename"], root)
+                check_arrow(check_inside(folder / file["filename"], root))
         with quiet_datasets():
             splits = {name: Dataset.load_from_disk(str(folder)) for name, folder in folders.items()}
+        for split in splits.values():
+            split.data.table.validate(full=True)  # what is mapped into memory may point outside of it
     except InputError:
         raise
     except Exception as error:  # whatever a damaged folder makes the reader raise

@@ -18,7 +18,7 @@ LEVELS = (
     "cards.scorecard loops.clock loops.schedules loops.transforms loops.likeness benchmarks.arms "
     "benchmarks.verdicts strong",
     "accumulation generators.clearance generators.multiscale generators.typicality loops.canvas "
-    "benchmarks.schedules quality.shelf drawnrows tracking parquetfiles cards",
+    "benchmarks.schedules quality.shelf drawnrows tracking tablefiles cards",
     "quality.assessment quality.cas columns descent drawing imagestats judge quality.referee shardprocess "
     "quality.remarks generators.cvae generators.cgan generators.glow scoring.densities exploration.latents",
     "folder generators benchmarks.cells benchmarks.rivals groups quality.draws localfiles rows scan "

@@ -1,7 +1,8 @@
-"""Parquet files as datasets: converted once to Arrow in the cache folder, within bounds of memory and disk."""
+"""Files of rows, read within bounds of memory and disk: Parquet, converted once to Arrow, and Arrow itself."""
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from datasets.table import table_cast
 from synthaug.caches import digest_files, keep_entry
 from synthaug.errors import FailedError, InputError
 
-__all__ = ["read_features", "read_parquet"]
+__all__ = ["check_arrow", "read_features", "read_parquet"]
 
 _VERSION = 1
 _ROWS, _GROUP_ROWS, _GROUP_BYTES = 32, 1_000, 64 << 20
@@ -22,6 +23,9 @@ _ROWS, _GROUP_ROWS, _GROUP_BYTES = 32, 1_000, 64 << 20
 _RATIO, _COLUMN_SLACK, _SLACK = 200, 32 << 20, 1 << 30
 """How many times its size a file may unpack to, besides the slack, a column of a row group or all rows. Images are
 packed already: more is what a decompression bomb does."""
+
+_DICTIONARY = 2
+"""Kind of an Arrow message that holds a dictionary."""
 
 
 def read_features(file: Path) -> Features:
@@ -108,6 +112,43 @@ def _bomb(file: Path) -> InputError:
     return InputError(
         f"{str(file)!r} is a decompression bomb: it unpacks to more than {_RATIO} times its size; give a file of images"
     )
+
+
+def check_arrow(file: Path) -> None:
+    """See that an Arrow file, which is mapped into memory as it is, holds no compressed batch that would be unpacked.
+
+    Raises:
+        InputError: It holds one; `datasets` writes none.
+        pa.ArrowInvalid: It is damaged.
+    """
+    with pa.memory_map(str(file)) as source:
+        for message in pa.ipc.MessageReader.open_stream(source):
+            if message.type != "schema" and _is_compressed(message.metadata.to_pybytes()):
+                raise InputError(
+                    f"{str(file)!r} holds compressed rows, which are not read; save them with save_to_disk"
+                )
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Tell whether the flatbuffer of an Arrow message, a batch or a dictionary, names a compression of its body."""
+
+    def find(table: int, field: int) -> int | None:
+        """Return where a field of a table stands, or None if it is not there."""
+        layout = table - struct.unpack_from("<i", message, table)[0]
+        size = struct.unpack_from("<H", message, layout)[0]
+        offset = struct.unpack_from("<H", message, layout + 4 + 2 * field)[0] if 4 + 2 * field < size else 0
+        return table + offset if offset else None
+
+    def follow(place: int | None) -> int:
+        if place is None:
+            raise pa.ArrowInvalid("a message without a header")
+        return int(place + struct.unpack_from("<I", message, place)[0])
+
+    root = follow(0)
+    kind, batch = find(root, 1), follow(find(root, 2))
+    if kind is not None and message[kind] == _DICTIONARY:
+        batch = follow(find(batch, 1))
+    return find(batch, 3) is not None
 
 
 def _short(error: Exception) -> str:
