@@ -417,3 +417,23 @@ def test_a_damaged_arrow_file_is_one_line(saved, position, noise):
         load_images(open_splits(str(folder))["train"], on_bad_image="skip")
     except InputError as error:
         assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Return a Parquet file, and its bytes."""
+    path = tmp_path_factory.mktemp("damaged") / "rows.parquet"
+    write_parquet(path, [png(number) for number in range(6)], compression="snappy")
+    return path, path.read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 5000), noise=st.binary(min_size=1, max_size=8))
+def test_a_damaged_parquet_file_is_one_line(packed, position, noise):
+    path, data = packed
+    position %= len(data)
+    path.write_bytes(data[:position] + noise + data[position + len(noise) :])
+    try:
+        load_images(open_splits(str(path))["train"], on_bad_image="skip")
+    except InputError as error:
+        assert "\n" not in str(error)
