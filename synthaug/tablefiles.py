@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ _RATIO, _GROUP_SLACK, _SLACK = 200, 32 << 20, 1 << 30
 """How many times its size a file may unpack to, besides the slack for a row group and for all rows. Images are packed
 already: more is what a decompression bomb does."""
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DICTIONARY = 2
 """Kind of an Arrow message that holds a dictionary."""
 
@@ -68,21 +70,27 @@ def read_parquet(files: Sequence[Path], features: Features) -> Dataset:
 
 
 def _convert(files: Sequence[Path], features: Features, folder: Path) -> None:
+    try:
+        _copy(files, features, folder / "rows.arrow")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise FailedError(
+            f"cannot write the rows of {str(files[0])!r} to {str(folder.parent)!r} ({error.strerror or error}); free "
+            "space, or name another folder in SYNTHAUG_CACHE"
+        ) from error
+
+
+def _copy(files: Sequence[Path], features: Features, path: Path) -> None:
     schema, unpacked = features.arrow_schema, 0
     most = _SLACK + _RATIO * sum(file.stat().st_size for file in files)
-    with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for file in files:
             for table in _gather(file):
                 unpacked += table.nbytes
                 if unpacked > most:
                     raise _bomb(file)
-                try:
-                    writer.write_table(table_cast(table, schema))
-                except OSError as error:
-                    raise FailedError(
-                        f"cannot write the rows of {str(file)!r} to {str(folder.parent)!r} ({error}); free space, or "
-                        "name another folder in SYNTHAUG_CACHE"
-                    ) from error
+                writer.write_table(table_cast(table, schema))
 
 
 def _gather(file: Path) -> Iterator[pa.Table]:
