@@ -26,8 +26,8 @@ from synthaug.imagefolders import notice_names, open_image_folders
 from synthaug.lists import LISTS, open_lists
 from synthaug.notices import PassedOver, add_notices
 from synthaug.output import MARK
-from synthaug.parquetfiles import read_features, read_parquet
 from synthaug.splits import find_split, own_names
+from synthaug.tablefiles import check_arrow, read_features, read_parquet
 
 __all__ = ["check_cache", "open_folder", "open_glob", "open_parquet", "quiet_datasets"]
 
@@ -167,9 +167,11 @@ def _open_saved(root: Path) -> dict[str, Dataset]:
         for folder in folders.values():
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             for file in state["_data_files"]:
-                check_inside(folder / file["filename"], root)
+                check_arrow(check_inside(folder / file["filename"], root))
         with quiet_datasets():
             splits = {name: Dataset.load_from_disk(str(folder)) for name, folder in folders.items()}
+        for split in splits.values():
+            split.data.table.validate(full=True)  # what is mapped into memory may point outside of it
     except InputError:
         raise
     except Exception as error:  # whatever a damaged folder makes the reader raise
