@@ -196,7 +196,7 @@ def _pick(what: str, given: str | None, candidates: list[str], dataset: Dataset)
         return candidates[0]
     if candidates:
         listed = _listed(candidates)
-        remedy = _hint(what, dataset) or f"; name one with {what}_column="
+        remedy = _hint(what, dataset, floats=False) or f"; name one with {what}_column="
         raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}{remedy}")
     there = _listed(features, lambda name: f" ({_describe(features[name])})") or "nothing"
     raise InputError(f"no {what} column: {wanted} is needed, but there is only {there}{_hint(what, dataset)}")
@@ -214,7 +214,7 @@ def _describe(feature: Any) -> str:
     return str(kind) if isinstance(feature, Value) and kind else type(feature).__name__
 
 
-def _hint(what: str, dataset: Dataset) -> str:
+def _hint(what: str, dataset: Dataset, *, floats: bool = True) -> str:
     """Return what to do where labels are there in a form that is not read; empty for images, or if there are none."""
     if what != "label":
         return ""
@@ -225,7 +225,7 @@ def _hint(what: str, dataset: Dataset) -> str:
         columns, one = found
         form = "one label in one-hot form" if one else "several labels in a row"
         return f"; {_listed(columns)} are {form} (0 and 1): write one column with the name of the class in each row"
-    floating = [name for name, kind in kinds.items() if kind.startswith("float")]
+    floating = [name for name, kind in kinds.items() if floats and kind.startswith("float")]
     return f"; if {floating[0]!r} holds whole numbers, cast it to integers first" if floating else ""
 
 

@@ -298,7 +298,7 @@ def test_find_columns():
         label_column="score",
     )
     fails("holds no images, .* would; choose from 'image'", find_columns, both, image_column="text")
-    fails("2 columns may hold the labels: 'text', 'number'; name one with --label-column", find_columns,
+    fails("2 columns may hold the labels: 'text', 'number'; name one with label_column=", find_columns,
           both.remove_columns("label").add_column("number", [1, 2]))  # fmt: skip
     fails("no label column", find_columns, both.select_columns(["image", "score"]))
     fails("no image column", find_columns, both.select_columns(["label", "text"]))
