@@ -305,7 +305,7 @@ def test_find_columns():
     two = pictures([0, 1], fine=(ClassLabel(names=["u", "v"]), [0, 1]))
     fails("2 columns may hold the labels: 'label', 'fine'", find_columns, two)
     masks = pictures([0, 1], mask=(Image(), [None, None]))
-    fails("2 columns may hold the images: 'image', 'mask'; name one with --image-column", find_columns, masks)
+    fails("2 columns may hold the images: 'image', 'mask'; name one with image_column=", find_columns, masks)
 
 
 def test_only_a_dataset_will_do():
