@@ -1,4 +1,4 @@
-"""Read the package's `Example:` sections as examples: griffe knows the plural alone and would quote them."""
+"""Read the package's `Example:` sections as examples: griffe knows only the plural."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture of the front page: plan, samples and report of a quickstart, as one page for a browser to photograph.
+"""The picture of the front page: plan, samples and report of a quickstart on one page, for a browser screenshot.
 
 synthaug quickstart
 python docs/picture.py runs/quickstart            # writes runs/quickstart/picture.html
@@ -23,7 +23,7 @@ b {{ display: inline-block; height: 15px; vertical-align: middle }}
 .real {{ background: #55585e }} .new {{ background: #9db4e8 }}
 img {{ width: 90%; image-rendering: pixelated }} small {{ color: #666 }}
 div {{ flex: 1; overflow: hidden }} iframe {{ border: 0; width: 1000px; height: 705px }}
-</style><aside><h1>1 · The plan <small>real rows, and those that are missing</small></h1><table>{rows}</table>
+</style><aside><h1>1 · The plan <small>real images, and missing images</small></h1><table>{rows}</table>
 <h1>2 · Generated digits</h1><img src="dataset/samples.png"></aside>
 <div><iframe src="report/report.html" scrolling="no"></iframe></div>"""
 ROW = '<tr><td>{name}<td><b class="real" style="width:{real}%"></b><b class="new" style="width:{new}%"></b>'

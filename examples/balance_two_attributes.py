@@ -1,12 +1,12 @@
-"""A spurious attribute, balanced away: coloured digits whose colour follows the label in training and not in the test.
+"""Balance a spurious attribute: coloured digits whose colour follows the label in training and not in the test.
 
-In training 95 of 100 rows of a class have the colour of that class, so a classifier may learn the colour instead of the
-shape; in the test rows any digit has any colour. The joint groups (label, colour) are the classes of the generator
-and of the plan, the missing rows of the rare groups are generated, and a classifier that predicts the label is judged
-on its worst group: trained on the real rows, on the groups oversampled, and with a share of those rows exchanged for
-generated ones of their group.
+In training, 95 of 100 images of a class have the colour of that class. So a classifier may learn the colour instead of
+the shape. In the test set any digit has any colour. The joint groups (label, colour) are the classes of the generator
+and of the plan, and the missing images of the rare groups are generated. The classifier predicts the label. The report
+compares its worst group for three methods: real images, oversampled groups, and oversampled groups in which synthetic
+images of the same group replace a share of the real ones.
 
-python examples/balance_two_attributes.py --output runs/coloured            # scikit-learn's digits, a toy
+python examples/balance_two_attributes.py --output runs/coloured            # scikit-learn's digits, a small example
 python examples/balance_two_attributes.py --data mnist-train.parquet --test mnist-test.parquet --per-class 500 \
     --images 600k --output runs/coloured-mnist
 """
@@ -31,14 +31,14 @@ ARMS = ("real", "oversampled", "oversampled+synthetic")
 
 
 def choose_colours(labels: np.ndarray, colours: int, share: float, seed: int) -> np.ndarray:
-    """Return a colour for each label: with probability `share` that of its class, else another one."""
+    """Return a colour for each label: with probability `share` that of its class, otherwise another one."""
     rng = np.random.default_rng(seed)
     others = (labels + rng.integers(1, colours, len(labels))) % colours
     return np.where(rng.random(len(labels)) < share, labels % colours, others)
 
 
 def colour_rows(rows: Dataset, *, colours: int, share: float, seed: int) -> Dataset:
-    """Return the digits painted, with the columns image, label and colour."""
+    """Return the digits in colour, with the columns image, label and colour."""
     labels, names = np.array(rows["label"][:]), list(PAINTS)[:colours]
     chosen = choose_colours(labels, colours, share, seed)
     pictures = []
@@ -54,21 +54,21 @@ def colour_rows(rows: Dataset, *, colours: int, share: float, seed: int) -> Data
 
 
 def take(rows: Dataset, per_class: int | None, classes: int, seed: int) -> Dataset:
-    """Return so many rows of each of the first classes, chosen by the seed."""
+    """Return `per_class` rows of each of the first classes, chosen by the seed."""
     labels, rng = np.array(rows["label"][:]), np.random.default_rng(seed)
     parts = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in range(classes)]
     return rows.select(np.sort(np.concatenate(parts)))
 
 
 def count_groups(rows: Dataset) -> Counter[tuple[int, int]]:
-    """Return how many rows each pair of label and colour has."""
+    """Return the number of rows of each pair of label and colour."""
     return Counter(zip(rows["label"][:], rows["colour"][:], strict=True))
 
 
 def describe(report: synthaug.Report) -> str:
-    """Return what the arms come to on their worst group, and the paired difference."""
+    """Return the worst group of each method, and the paired difference."""
     joint = report.joint
-    lines = ["| arm | balanced accuracy | worst group | gap to the best group |", "|---|---:|---:|---:|"]
+    lines = ["| method | balanced accuracy | worst group | gap to the best group |", "|---|---:|---:|---:|"]
     for arm, worst in zip(report.arms, joint["arms"], strict=True):
         numbers = (arm["balanced_accuracy"], worst["worst"], worst["gap"])
         lines.append(f"| {arm['name']} | " + " | ".join(f"{100 * number:.2f} %" for number in numbers) + " |")
@@ -95,11 +95,11 @@ def main(
     seed: int = 0,
     num_processes: int | None = None,
 ) -> synthaug.Report | None:
-    """Paint, fit, generate the missing groups and benchmark; return the report.
+    """Colour the digits, fit, generate the missing groups and benchmark; return the report.
 
-    With `folds`, `recommend` decides on the training rows what is generated and at which share it is mixed in, and only
-    that is judged on the test rows, against those of `arms` that need no synthetic row. None where its answer is to
-    generate nothing.
+    With `folds`, `recommend` uses the training rows to decide what to generate and at which share to mix it in. Then
+    the benchmark compares only this method with those of `arms` that need no synthetic images. The result is None if
+    `recommend` advises to generate nothing.
     """
     output = Path(output)
     train = synthaug.open_dataset(data or "digits", "train")
@@ -140,19 +140,19 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", required=True)
     parser.add_argument("--data", help="Parquet file with the columns image and label")
-    parser.add_argument("--test", help="the same, with the test rows")
+    parser.add_argument("--test", help="the same, with the test images")
     parser.add_argument("--per-class", type=int)
     parser.add_argument("--test-per-class", type=int)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--colours", type=int, default=2, choices=(2, 3, 4))
-    parser.add_argument("--share", type=float, default=0.95, help="of a class's training rows with its own colour")
+    parser.add_argument("--share", type=float, default=0.95, help="share of a class in its own colour in training")
     parser.add_argument("--family", default="cvae")
     parser.add_argument("--images", default="40k")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--arms", default=",".join(ARMS), type=lambda text: text.split(","))
     parser.add_argument("--filter", default="default", choices=("default", "none"))
-    parser.add_argument("--folds", type=int, help="let `recommend` decide, on so many parts of the training rows")
-    parser.add_argument("--seed", type=int, default=0, help="of the rows and their colours")
+    parser.add_argument("--folds", type=int, help="let `recommend` decide, with this number of folds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images and their colours")
     parser.add_argument("--num-processes", type=int)
     main(**vars(parser.parse_args()))

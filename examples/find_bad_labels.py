@@ -1,11 +1,11 @@
-"""Find wrong labels and foreign images in a dataset, and see on planted ones how well that works.
+"""Find wrong labels and foreign images in a dataset; planted ones show how well it works.
 
 python examples/find_bad_labels.py --output runs/bad-labels
 python examples/find_bad_labels.py --data mnist-train.parquet --foreign cifar10-train.parquet --per-class 500 \
     --output runs/bad-mnist --family glow --budget 100s
 
-The dirty dataset is written with two columns that mark what was planted. The generator is fitted on it as it is,
-dirt included, and then scores the same rows: that is how one would clean a dataset of one's own.
+The dirty dataset has two columns that mark the planted rows. The generator is fitted on all its rows, the planted ones
+included, and then scores the same rows. This is how you would clean your own dataset.
 """
 
 from __future__ import annotations
@@ -27,14 +27,13 @@ from synthaug.export import write_dataset
 
 
 def foreign_pixels(source: str | None, codec: Codec, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return images of something else in the dataset's own format.
+    """Return foreign images in the dataset's own format.
 
     Args:
-        source: A DATASET, of which random rows are taken; None or "photographs" cuts squares out of
-            scikit-learn's two photographs; "noise" is uniform, "flat" one colour an image, "inverted" negatives of
-            members.
-        codec: Of the dataset that they go into: size and channels.
-        members: (N, H, W, C) uint8, the images they take the place of; as many are returned.
+        source: A DATASET: random rows are taken from it. None or "photographs": squares from scikit-learn's two
+            photographs. "noise": uniform noise. "flat": one colour per image. "inverted": negatives of members.
+        codec: Codec of the dataset that they go into: size and channels.
+        members: (N, H, W, C) uint8, the images that they replace; the same number is returned.
         rng: Chooses them.
     """
     count = len(members)
@@ -68,13 +67,13 @@ def to_png(pixels: np.ndarray) -> dict[str, Any]:
 def plant(
     clean: Dataset, *, foreign: str | None, share: float = 0.02, per_class: int | None = None, seed: int = 0
 ) -> Dataset:
-    """Return the rows with `share` of the labels wrong and `share` of the images foreign, and both marked.
+    """Return the rows with a `share` of wrong labels and a `share` of foreign images, both marked.
 
     Args:
         clean: Labelled images.
         foreign: See `foreign_pixels`.
-        share: Fraction of the rows that gets a wrong label, and again that becomes a foreign image.
-        per_class: At most so many rows of each class.
+        share: Fraction of the rows that get a wrong label; the same fraction gets a foreign image.
+        per_class: Largest number of rows of each class.
         seed: Chooses the rows, labels and images.
 
     Returns:
@@ -109,16 +108,16 @@ def main(
     images: str | int | None = None,
     share: float = 0.02,
 ) -> dict[str, dict[str, float]]:
-    """Plant, fit each family on the dirty rows, score them, and return the AUROC of each kind of dirt.
+    """Plant bad rows, fit each family on all rows, score them, and return the AUROC of each kind of bad row.
 
     Args:
         output: Will hold dirty/ and, for each family, FAMILY/ (the run) and FAMILY-scores/.
         data: A DATASET.
         foreign: See `foreign_pixels`.
-        families: Generators to fit; each must have a likelihood, so "cvae" or "glow".
-        per_class: At most so many rows of each class.
-        budget: How long each fit may take, or
-        images: how many images it sees.
+        families: Generators to fit. Each must have a likelihood: "cvae" or "glow".
+        per_class: Largest number of rows of each class.
+        budget: Duration of each fit, or
+        images: number of images that it sees.
         share: Fraction of wrong labels, and of foreign images.
     """
     dirty = plant(synthaug.open_dataset(data), foreign=foreign, share=share, per_class=per_class)
@@ -144,7 +143,7 @@ if __name__ == "__main__":
     parser.add_argument("--family", action="append", dest="families", help="cvae or glow; repeatable")
     parser.add_argument("--per-class", type=int, default=None)
     parser.add_argument("--budget", default=None, help="length of each fit (60s)")
-    parser.add_argument("--images", default=None, help="or its number of images, which a busy machine does not change")
+    parser.add_argument("--images", default=None, help="number of images instead; independent of the load")
     given = parser.parse_args()
     main(
         given.output,

@@ -1,4 +1,4 @@
-"""A generator as an over-sampler in a pipeline of imbalanced-learn, fitted anew in every fold.
+"""A generator as an over-sampler in a pipeline of imbalanced-learn, fitted again in every fold.
 
 pip install '.[training]'
 python examples/imblearn_pipeline.py --images 100k
@@ -23,11 +23,11 @@ def main(
 ) -> dict[str, np.ndarray]:
     """Return the balanced accuracy of every fold without and with the sampler.
 
-    The folds of one small data set overlap in what they train on: this shows how it is used. Whether it helps is what
-    `synthaug benchmark` answers.
+    The training rows of the folds overlap, so this only shows how to use the sampler. `synthaug benchmark` measures
+    whether it helps.
     """
     real = synthaug.load_images(make_long_tailed(synthaug.open_dataset("digits", "train"), "label", imbalance))
-    pixels, labels = real.pixels.reshape(len(real), -1), real.labels  # flattened, as most of scikit-learn wants it
+    pixels, labels = real.pixels.reshape(len(real), -1), real.labels  # flattened, as scikit-learn expects
     sampler = synthaug.SynthAugSampler(
         "cvae", images=images, image_shape=(8, 8), random_state=0, filter=filter, fit_options=fit_options
     )

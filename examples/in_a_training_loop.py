@@ -18,15 +18,15 @@ from synthaug.data import make_long_tailed
 
 
 def train(rows: Dataset, *, epochs: int, seed: int = 0) -> nn.Module:
-    """Train a small network the way you train yours: the mixed dataset is a `datasets.Dataset` like any other."""
+    """Train a small network as you train yours: the mixed dataset is an ordinary `datasets.Dataset`."""
     torch.manual_seed(seed)
     net = nn.Sequential(nn.Flatten(), nn.LazyLinear(64), nn.ReLU(), nn.Linear(64, rows.features["label"].num_classes))
-    # `provenance` is null on real rows, which the default collate function cannot stack: take what is needed
+    # `provenance` is null on real rows, and the default collate function cannot stack it: select the needed columns
     batches = DataLoader(rows.select_columns(["image", "label"]).with_format("torch"), batch_size=64, shuffle=True)
     net(next(iter(batches))["image"] / 127.5 - 1)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
     for _ in range(epochs):
-        for batch in batches:  # mix() never shuffles: the loader has to
+        for batch in batches:  # mix() never shuffles, so the loader must
             loss = nn.functional.cross_entropy(net(batch["image"] / 127.5 - 1), batch["label"])
             optimizer.zero_grad()
             loss.backward()
@@ -54,10 +54,10 @@ def main(
 
     Args:
         output: Folder for the run.
-        images: How long the generator is fitted, in images seen.
+        images: Length of the fit, in images seen.
         epochs: Epochs of the network.
-        imbalance: Largest class over smallest.
-        balance: Total that every class is raised to, by name or number.
+        imbalance: Largest class divided by smallest class.
+        balance: Total of every class, as a name or a number.
     """
     real = make_long_tailed(synthaug.open_dataset("digits", "train"), "label", imbalance)
     test = synthaug.open_dataset("digits", "test")
@@ -68,8 +68,8 @@ def main(
     synthetic = synthaug.generate(generator, plan, filter="none")
     augmented = synthaug.mix(real, synthetic)
 
-    # One seed and unequal numbers of steps: this shows how to train, not whether it helps.
-    # synthaug.benchmark answers that: equal steps in every arm, paired seeds, an interval.
+    # This shows how to train. It does not show whether it helps: there is one seed, and the steps are unequal.
+    # synthaug.benchmark measures that, with equal steps in every method, paired seeds and an interval.
     scores = {
         "real": balanced_accuracy(train(real, epochs=epochs), test),
         "real and synthetic": balanced_accuracy(train(augmented, epochs=epochs), test),

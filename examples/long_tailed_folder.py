@@ -1,9 +1,9 @@
-"""From a folder of images with few rows in some classes to a balanced dataset folder and a report.
+"""From a folder of images, with few images in some classes, to a balanced dataset folder and a report.
 
 python examples/long_tailed_folder.py --data my-images --output runs/folder
 
-`my-images` has the folders train/ and test/ with one folder of images for each class. Where it does not exist, it is
-made from scikit-learn's digits, long-tailed.
+`my-images` has the folders train/ and test/ with one folder of images for each class. If it does not exist, the script
+makes it from scikit-learn's digits, long-tailed.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ def main(
         data: Folder with train/ and test/.
         output: Will hold run/, dataset/ and report/.
         family: "cvae", "cgan" or "glow".
-        images: How long the generator is fitted, in images seen.
-        seeds: Paired seeds of the benchmark; fewer than 5 never give a verdict.
-        steps: Optimiser steps of every arm; follows from the number of rows when None.
+        images: Length of the fit, in images seen.
+        seeds: Paired seeds of the benchmark; with fewer than 5 the verdict is always "no clear change".
+        steps: Optimiser steps of every method; follows from the number of rows when None.
         filter: "default" or "none".
         num_processes: Worker processes of the benchmark; all cores when None.
     """
@@ -59,14 +59,14 @@ def main(
     generator = synthaug.fit(real, family, output=output / "run", images=images)
     plan = synthaug.plan_balance(real, "majority")
 
-    # with `output`, a dataset folder that datasets.load_dataset reads and that is pushed as it is;
-    # with `mix_with`, the real rows come first, and `other_splits` pass through
+    # `output` makes a dataset folder for datasets.load_dataset and for push;
+    # with `mix_with` the real rows come first, and `other_splits` stay unchanged
     mixed = synthaug.generate(
         generator, plan, filter=filter, output=output / "dataset", mix_with=real, other_splits={"test": test}
     )
 
-    # of a mixed dataset the benchmark takes the rows marked synthetic; with the run's row hashes it checks that
-    # the run has seen no test row, and without them the report says "not checked"
+    # from a mixed dataset the benchmark takes the rows marked synthetic; `source` has the run's row hashes, so that
+    # leaks can be checked; without it the report says "not checked"
     report = synthaug.benchmark(
         real,
         mixed,

@@ -1,4 +1,4 @@
-"""Synthetic images in Lightning, in both ways: a mixture by epochs, and a batch transform on the device.
+"""Synthetic images in Lightning in two ways: a mixture by epochs, and a batch transform on the device.
 
 pip install '.[training]'
 python examples/mixed_in_lightning.py --output runs/mixed
@@ -22,12 +22,12 @@ TO_TENSOR = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
 
 
 def prepare(row: dict) -> tuple[torch.Tensor, int]:
-    """Return what the network takes, from a real row or a synthetic one."""
+    """Return the input of the network for a real or a synthetic row."""
     return TO_TENSOR(row["image"]), row["label"]
 
 
 class SetEpoch(lightning.Callback):
-    """Tell the mixture each epoch; Lightning calls set_epoch of samplers only."""
+    """Set the epoch of the mixture: Lightning calls set_epoch of samplers only."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[int, int]] = []
@@ -39,7 +39,7 @@ class SetEpoch(lightning.Callback):
 
 
 class Classifier(lightning.LightningModule):
-    """A small network; `replace` swaps images of a batch that lies on the device already."""
+    """A small network; `replace` replaces images of a batch that is already on the device."""
 
     def __init__(self, replace: nn.Module | None = None) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Classifier(lightning.LightningModule):
 
 
 def train(model: Classifier, rows, epochs: int, output: Path, callbacks: list) -> None:
-    """Run the Lightning trainer, quietly."""
+    """Run the Lightning trainer without output."""
     trainer = lightning.Trainer(
         max_epochs=epochs, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=callbacks, default_root_dir=output,
@@ -73,7 +73,7 @@ def train(model: Classifier, rows, epochs: int, output: Path, callbacks: list) -
 def main(
     output: Path, *, images: str | int = "200k", epochs: int = 10, imbalance: float = 20, filter: str = "default"
 ) -> tuple[list[tuple[int, int]], int]:
-    """Fit and train twice; return the mixture's epochs, and how many images the transform replaced."""
+    """Fit and train twice; return the epochs of the mixture, and the number of images that the transform replaced."""
     real = make_long_tailed(synthaug.open_dataset("digits", "train"), "label", imbalance)
     generator = synthaug.fit(real, "cvae", output=output / "run", images=images)
     mixed = synthaug.MixedDataset(

@@ -1,4 +1,4 @@
-"""New synthetic images in every epoch of a plain PyTorch loop, fewer and fewer, whatever the number of workers.
+"""New synthetic images in every epoch of a PyTorch loop, none at the end, the same for any number of workers.
 
 python examples/mixed_in_pytorch.py --output runs/mixed
 """
@@ -21,18 +21,18 @@ TRANSFORM = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.
 
 
 def prepare(row: dict) -> tuple[torch.Tensor, int]:
-    """Return what the network takes, from a real row or a synthetic one."""
+    """Return the input of the network for a real or a synthetic row."""
     return TRANSFORM(row["image"]), row["label"]
 
 
 def fit_generator(output: Path, images: str | int, imbalance: float):
-    """Return the long-tailed rows and a generator fitted on them; a second call finds it finished."""
+    """Return the long-tailed rows and a generator fitted on them; a second call finds the finished run."""
     real = make_long_tailed(synthaug.open_dataset("digits", "train"), "label", imbalance)
     return real, synthaug.fit(real, "cvae", output=output / "run", images=images)
 
 
 def digest_epochs(mixed: synthaug.MixedDataset, *, epochs: int, workers: int) -> str:
-    """Return a hash of everything that a loader yields, in its order."""
+    """Return a hash of all batches of a loader, in their order."""
     digest = hashlib.sha256()
     shuffled = torch.Generator().manual_seed(0)
     loader = DataLoader(mixed, batch_size=32, shuffle=True, num_workers=workers, generator=shuffled)
@@ -44,7 +44,7 @@ def digest_epochs(mixed: synthaug.MixedDataset, *, epochs: int, workers: int) ->
 
 
 def train(mixed: synthaug.MixedDataset, *, epochs: int, workers: int = 0) -> nn.Module:
-    """Train a small network: set_epoch is the only line that a loop over real rows would not have."""
+    """Train a small network: set_epoch is the only additional line."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
@@ -66,10 +66,10 @@ def main(
 
     Args:
         output: Folder for the run.
-        images: How long the generator is fitted, in images seen.
+        images: Length of the fit, in images seen.
         epochs: Epochs of the network.
-        imbalance: Largest class over smallest.
-        filter: "default" takes what the run's judge accepts, "none" everything.
+        imbalance: Largest class divided by smallest class.
+        filter: "default" keeps what the run's filter classifier accepts, "none" keeps everything.
     """
     real, generator = fit_generator(output, images, imbalance)
     counts = synthaug.plan_balance(real).real
@@ -82,7 +82,7 @@ def main(
     for workers, digest in digests.items():
         print(f"{workers} workers: {digest[:16]}")
     net = train(mixed, epochs=epochs)
-    print(f"trained on {len(mixed)} positions for {epochs} epochs, the last of them on real rows alone")
+    print(f"trained on {len(mixed)} positions for {epochs} epochs, the last of them on real images only")
     return net, digests
 
 

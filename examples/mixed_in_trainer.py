@@ -1,4 +1,4 @@
-"""Synthetic images in the Hugging Face `Trainer`: a small ViT on digits, the share falling to zero.
+"""Synthetic images in the Hugging Face `Trainer`: a small ViT on digits; the share falls to zero.
 
 pip install '.[training]'
 python examples/mixed_in_trainer.py --output runs/mixed
@@ -18,13 +18,13 @@ from synthaug.data import make_long_tailed
 
 
 def prepare(row: dict) -> dict:
-    """Return what the model takes by name, from a real row or a synthetic one."""
+    """Return the input of the model by name, for a real or a synthetic row."""
     pixels = torch.from_numpy(np.array(row["image"], dtype=np.float32))[None] / 127.5 - 1
     return {"pixel_values": pixels, "labels": row["label"]}
 
 
 class SetEpoch(TrainerCallback):
-    """Tell the mixture each epoch: on several processes the Trainer itself does not reach the data set."""
+    """Set the epoch of the mixture: on several processes the Trainer itself does not reach the dataset."""
 
     def __init__(self, mixed: synthaug.MixedDataset) -> None:
         self.mixed, self.seen = mixed, []
@@ -37,7 +37,7 @@ class SetEpoch(TrainerCallback):
 def main(
     output: Path, *, images: str | int = "200k", epochs: int = 10, imbalance: float = 20, filter: str = "default"
 ) -> list[tuple[int, int]]:
-    """Fit, mix and train; return each epoch's number and how many of its positions were synthetic."""
+    """Fit, mix and train; return for each epoch its number and its number of synthetic positions."""
     real = make_long_tailed(synthaug.open_dataset("digits", "train"), "label", imbalance)
     generator = synthaug.fit(real, "cvae", output=output / "run", images=images)
     mixed = synthaug.MixedDataset(

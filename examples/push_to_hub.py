@@ -2,7 +2,7 @@
 
 python examples/push_to_hub.py runs/folder/run runs/folder/dataset USER
 
-Log in first (hf auth login). Nothing is pushed that lies elsewhere: the folders go as they are, with their cards.
+Log in first (hf auth login). The folders are pushed as they are, with their cards, and nothing else.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ def main(
         dataset: A finished dataset folder.
         user: Your name on the Hub.
         name: Name of both repositories; one is a model, the other a dataset.
-        latents: Push latents.safetensors too. It is derived from training images; without it a cVAE draws from its
-            prior, so the images are other ones than here.
+        latents: Push latents.safetensors too. It is derived from training images. Without it a cVAE samples from its
+            prior, so its images differ.
 
     Returns:
-        Rows in each split of the dataset that was loaded back.
+        Number of rows in each split of the loaded dataset.
     """
     repo = f"{user}/{name}"
     report = synthaug.Report.load(run.parent / "report") if (run.parent / "report" / "report.json").is_file() else None

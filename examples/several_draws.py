@@ -1,8 +1,8 @@
-"""Does a gain hold on other subsets? The whole journey on several draws of training rows, and the verdicts together.
+"""Does a gain hold on other subsets? Run all steps on several samples of training rows, and compare the verdicts.
 
-A benchmark speaks of one set of training rows and one fit. Here each draw takes other rows of a large dataset (so many
-a class, or a long tail), fits, generates and benchmarks on the same test rows; further rows of the large dataset serve
-the oracle arms. Everything is kept in the output folder: the same command goes on where it was stopped.
+A benchmark is about one set of training rows and one fit. Here each draw takes other rows of a large dataset (a number
+per class, or a long tail), fits, generates and benchmarks on the same test rows. More rows of the large dataset serve
+the oracle methods. The output folder keeps everything: the same command continues where it was stopped.
 
 python examples/several_draws.py --data train.parquet --test test.parquet --per-class 20 --draws 3 --output runs/draws
 """
@@ -21,11 +21,11 @@ import synthaug
 from synthaug.balance import benchmark_plan
 
 ORACLE = 1_000
-"""Most further rows of each class."""
+"""Largest number of additional rows of each class."""
 
 
 def count_kept(counts: np.ndarray, per_class: int | None, imbalance: float | None) -> list[int]:
-    """Return how many rows of each class are trained on; with an imbalance, `per_class` is the largest class."""
+    """Return the number of training rows of each class; with an imbalance, `per_class` is the largest class."""
     largest = min(per_class or counts.min(), counts.min())
     factor = imbalance or 1.0
     return [round(largest * factor ** (-c / (len(counts) - 1))) for c in range(len(counts))]
@@ -34,7 +34,7 @@ def count_kept(counts: np.ndarray, per_class: int | None, imbalance: float | Non
 def draw_subset(
     data: Dataset, label: str, draw: int, per_class: int | None, imbalance: float | None
 ) -> tuple[Dataset, Dataset]:
-    """Return (training rows, further rows) of a draw."""
+    """Return (training rows, additional rows) of a draw."""
     labels = np.array(data[label])
     kept, further = [], []
     rng = np.random.default_rng([draw, per_class or 7])
@@ -71,8 +71,8 @@ def run_draw(args: argparse.Namespace, data: Dataset, test: Dataset, draw: int) 
 
 
 def describe(reports: list[synthaug.Report]) -> str:
-    """Return the draws as a table and their mean with its interval, draws being the units."""
-    lines = ["| draw | opponent | with synthetic rows | difference, points | verdict |", "|---:|---|---|---:|---|"]
+    """Return the draws as a table, and their mean with an interval over draws."""
+    lines = ["| draw | best baseline | synthetic method | difference, points | verdict |", "|---:|---|---|---:|---|"]
     for draw, report in enumerate(reports):
         low, high = report.interval or (float("nan"),) * 2
         lines.append(
@@ -91,14 +91,14 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the large dataset: any DATASET, split train")
     parser.add_argument("--test", required=True, help="the test rows: any DATASET")
     parser.add_argument("--label", default="label", help="label column")
-    parser.add_argument("--per-class", type=int, help="rows of each class, with --imbalance of the largest one")
-    parser.add_argument("--imbalance", type=float, help="largest class over smallest")
+    parser.add_argument("--per-class", type=int, help="rows of each class; with --imbalance, of the largest class")
+    parser.add_argument("--imbalance", type=float, help="largest class divided by smallest class")
     parser.add_argument("--draws", type=int, default=3)
     parser.add_argument("--first-draw", type=int, default=0)
     parser.add_argument("--families", default="cvae")
     parser.add_argument("--images", default="100k")
     parser.add_argument("--arms")
-    parser.add_argument("--oracle", action="store_true", help="with oracle arms")
+    parser.add_argument("--oracle", action="store_true", help="with oracle methods")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--classifier", default="small")

@@ -7,35 +7,43 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from synthaug.errors import InputError, RankError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.judge import Judge
 from synthaug.output import claim, hash_file, is_listed, publish, remove, temporary_name, write_file
+from synthaug.tensorfiles import Layout, TensorFile, describe_tensors, outline_module, read_tensors
 
 __all__ = [
+    "LATENTS",
+    "RUN_FILES",
     "checkpoint_hash",
+    "explain_damage",
     "find_family",
     "is_run",
-    "load_generator",
-    "load_judge",
+    "load_run",
     "load_snapshots",
     "load_state",
     "read_source",
     "save_generator",
-    "save_judge",
     "save_snapshot",
     "save_state",
+    "write_tensors",
 ]
+
+LATENTS = "latents.safetensors"
+RUN_FILES = (
+    "README.md", "config.json", "model.safetensors", "judge.safetensors", "source.json", "recipe.yaml",
+    "log.jsonl", "samples/*.png",
+)  # fmt: skip
 
 MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
 
@@ -57,7 +65,8 @@ def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGen
     return GENERATORS[family]
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file, by atomic rename."""
     temporary = temporary_name(claim(path, replace=True))
     # safetensors refuses shared and non-contiguous tensors
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
@@ -80,15 +89,15 @@ def save_generator(folder: Path, generator: ConditionalGenerator, config: Mappin
         generator: The generator with its averaged weights.
         config: Keyword arguments of its constructor.
     """
-    _write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
+    write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
     if generator.latents:
-        _write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
+        write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
     content = {"family": generator.family, "version": generator.version, **config}
     write_file(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     generator.run_folder = folder
 
 
-def load_generator(
+def load_run(
     folder: str | Path, family: type[ConditionalGenerator] | None = None, *, device: str = "cpu"
 ) -> ConditionalGenerator:
     """Load the generator of a finished run, in eval mode.
@@ -103,9 +112,9 @@ def load_generator(
     """
     folder = Path(folder)
     if not is_run(folder):
-        hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the --output of a fit"
+        hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the output of a fit"
         raise InputError(f"{str(folder)!r} is not a finished run (no config.json and model.safetensors); {hint}")
-    try:
+    with explain_damage(folder):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config.pop("family")
         cls, version = family or find_family(name), config.pop("version", None)
@@ -113,19 +122,16 @@ def load_generator(
             raise ValueError(f"it is of {name} version {version}, and this synthaug has version {cls.version}")
         if len(config["class_names"]) > MAX_CLASSES:
             raise ValueError(f"{len(config['class_names'])} classes")
-        with torch.device("meta"):  # a hostile config must not allocate before its size is known
-            size = sum(p.numel() for p in cls(**config).parameters())
+        file = TensorFile.open(folder / "model.safetensors")
+        blank = outline_module(lambda: cls(**config), file)  # a hostile config must not allocate
+        size = sum(p.numel() for p in blank.parameters())
         if size > MAX_PARAMETERS:
             raise ValueError(f"{size} parameters are more than {MAX_PARAMETERS}")
+        weights = read_tensors(file, describe_tensors(blank.state_dict()))
         generator = cls(**config)
-        generator.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+        generator.load_state_dict(weights, strict=True)
         if (folder / "latents.safetensors").is_file():
-            generator.latents = load_file(folder / "latents.safetensors")
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+            generator.recall(read_tensors(folder / "latents.safetensors", generator.latent_layout()))
     generator.run_folder = folder
     try:
         return generator.to(device).eval()
@@ -134,27 +140,23 @@ def load_generator(
         raise InputError(f"device {device!r} cannot be used here ({reason}); give 'cpu'") from None
 
 
-def save_judge(folder: Path, judge: Judge) -> None:
-    """Write judge.safetensors; the constructor's arguments travel in its metadata."""
-    _write_tensors(folder / "judge.safetensors", judge.state_dict(), {"config": json.dumps(judge.config())})
+@contextlib.contextmanager
+def explain_damage(folder: Path) -> Iterator[None]:
+    """Context in which an error about the files of a run becomes one line with a remedy.
 
-
-def load_judge(folder: str | Path) -> Judge:
-    """Load the run's judge, in eval mode.
+    Args:
+        folder: The run folder.
 
     Raises:
-        InputError: If the run has none.
+        InputError: What is wrong.
     """
-    from safetensors import safe_open
-
-    path = Path(folder) / "judge.safetensors"
-    if not path.is_file():
-        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
-    with safe_open(path, framework="pt") as file:
-        config = json.loads(file.metadata()["config"])
-    judge = Judge(**config)
-    judge.load_state_dict(load_file(path), strict=True)
-    return judge.eval()
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with fresh=True") from None
 
 
 def read_source(folder: str | Path) -> dict[str, Any]:
@@ -176,13 +178,15 @@ def checkpoint_hash(folder: str | Path) -> str:
 
 def save_snapshot(folder: Path, number: int, module: nn.Module) -> None:
     """Keep the weights of `module` as one of the candidates for the end of the fit."""
-    _write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
+    write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
 
 
-def load_snapshots(folder: Path) -> dict[str, dict[str, Tensor]]:
-    """Return the weights that this fit kept on the way, by file name, the earliest first."""
+def load_snapshots(folder: Path, module: nn.Module) -> dict[str, dict[str, Tensor]]:
+    """Return the weights of a module that this fit kept on the way, by file name, the earliest first."""
+    wanted = describe_tensors(module.state_dict())
     paths = sorted((folder / "state").glob("snapshot-*.safetensors"))
-    return {path.stem: load_file(path) for path in paths if is_listed(path)}
+    with explain_damage(folder):
+        return {path.stem: read_tensors(path, wanted) for path in paths if is_listed(path)}
 
 
 # ------------------------------------------------------------------------------------------------- resume state
@@ -218,7 +222,7 @@ def save_state(
     try:
         remove(target / _MANIFEST)
         for path, values in zip(files, tensors.values(), strict=True):
-            _write_tensors(path, values)
+            write_tensors(path, values)
         content = {"fit": fit, "progress": dict(progress), "files": {path.name: hash_file(path) for path in files}}
         write_file(target / _MANIFEST, json.dumps(content, indent=2), replace=True)
     except (OSError, SafetensorError) as error:
@@ -264,10 +268,13 @@ def load_state(
         if reason:
             rejected.append(f"{state.name}: {reason}")
             continue
-        for name, module in modules.items():
-            module.load_state_dict(load_file(state / f"{name}.safetensors"), strict=True)
-        for index, optimizer in enumerate(optimizers):
-            _unflatten(optimizer, load_file(state / f"optimizer-{index}.safetensors"))
+        with explain_damage(folder):
+            for name, module in modules.items():
+                wanted = describe_tensors(module.state_dict())
+                module.load_state_dict(read_tensors(state / f"{name}.safetensors", wanted), strict=True)
+            for index, optimizer in enumerate(optimizers):
+                path = state / f"optimizer-{index}.safetensors"
+                _unflatten(optimizer, read_tensors(path, _describe_state(optimizer), complete=False))
         return dict(json.loads((state / _MANIFEST).read_text(encoding="utf-8"))["progress"]), rejected
     return None, rejected
 
@@ -286,10 +293,12 @@ def _verify(state: Path, fit: str) -> str:
     if owner != fit:
         raise InputError(
             f"{str(state)!r} is the state of a fit with another recipe or other rows, or of an earlier version; "
-            "remove it, or give another --output (output=)"
+            "remove it, or give another output folder"
         )
     for name, digest in files.items():
         path = state / name
+        if path.parent != state:
+            return f"its manifest names {name!r}, a file elsewhere"
         if not path.is_file():
             return f"{name} is missing"
         if hash_file(path) != digest:
@@ -305,6 +314,17 @@ def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
         for key, value in values.items()
         if value is not None
     }
+
+
+def _describe_state(optimizer: torch.optim.Optimizer) -> Layout:
+    """Return the layout of what `_flatten` makes; before its first step an optimiser holds none of it."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted: dict[str, tuple[torch.dtype, tuple[int | str, ...]]] = {}
+    for index, parameter in enumerate(parameters):
+        moment = parameter.dtype, tuple(parameter.shape)
+        wanted |= {f"{index}.{key}": moment for key in ("exp_avg", "exp_avg_sq")}
+        wanted[f"{index}.step"] = torch.float32, ()
+    return wanted
 
 
 def _unflatten(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:

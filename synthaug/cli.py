@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -136,7 +137,7 @@ def fit(
 ) -> None:
     """Fit a class-conditional generator and leave a run folder; the same command again resumes."""
     from synthaug.errors import InputError
-    from synthaug.launching import is_launched, launch, watch_launcher
+    from synthaug.launching import is_launched, launch
     from synthaug.recipe import dump_recipe, parse_recipe
 
     flags = {
@@ -164,8 +165,7 @@ def fit(
     find_family(resolved.generator.family)
     check_tracker(resolved.fit.track)
     if num_processes > 1 and not is_launched() and not dry_run:
-        sys.exit(launch(sys.argv[1:], num_processes))  # what stopped it was told by its processes
-    watch_launcher()
+        launch(sys.argv[1:], num_processes)  # what stopped it is told by its processes
 
     from synthaug.fitplan import plan_fit
     from synthaug.fitting import fit as fit_generator
@@ -209,8 +209,8 @@ def generate(
 ) -> None:
     """Generate exactly the missing images of each class; with --mix-with, behind the real rows."""
     from synthaug.hub import check_push
-    from synthaug.hub import push as push_folder
     from synthaug.journey import generate_dataset
+    from synthaug.journey import push as push_folder
 
     if push_to:
         check_push(push_to)
@@ -404,8 +404,10 @@ def evaluate(
     test: Annotated[str, typer.Option(metavar="DATASET", help="rows that nothing was fitted on")],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="folder (default: RUN/evaluation)")] = None,
     test_split: Annotated[str | None, typer.Option(help="split of --test (default: test, or its only split)")] = None,
-    real: Annotated[str | None, typer.Option(metavar="DATASET", help="where the rows it was fitted on are")] = None,
-    split: Annotated[str | None, typer.Option(help="split of --real (default: train)")] = None,
+    real: Annotated[
+        str | None, typer.Option(metavar="DATASET", help="where the rows it was fitted on are (default: --test)")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="split of --real (default: that of the fit)")] = None,
     on_bad_image: OnBadImage = None,
     drop_leaks: Annotated[bool, typer.Option("--drop-leaks", help="leave out test rows that the run has seen")] = False,
     per_class: Annotated[int, typer.Option(min=1, help="synthetic rows of each class")] = 500,
@@ -440,7 +442,7 @@ def push(
     include_latents: Annotated[bool, typer.Option("--include-latents", help="push latents of training images")] = False,
 ) -> None:
     """Push a run or a dataset folder with its card; private unless --public."""
-    from synthaug.hub import push as push_folder
+    from synthaug.journey import push as push_folder
 
     print(push_folder(folder, repo, private=not public, force=force, include_latents=include_latents))
 
@@ -477,6 +479,9 @@ _CLICK_EXCEPTION: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code: 0 done, 1 failed, 2 bad input, 3 no gain, 130/143 stopped."""
+    for stream in (sys.stdout, sys.stderr):  # what the terminal cannot show is replaced
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     sys.exit(_run([word for word in given if word != "--debug"], debug))
@@ -503,7 +508,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (FailedError, GainError, InputError, StoppedError) as error:
         if debug:
             raise
-        return _fail(str(error), error.exit_code, always=isinstance(error, RankError))
+        return _fail(_use_flags(str(error), command), error.exit_code, always=isinstance(error, RankError))
     except KeyboardInterrupt:
         return _fail("stopped; run the same command again", 130)
     except OSError as error:
@@ -514,6 +519,21 @@ def _run(arguments: list[str], debug: bool) -> int:
         if debug:
             raise
         return _fail(f"{type(error).__name__}: {error}; add --debug for the traceback", 1)
+
+
+def _use_flags(message: str, command: str) -> str:
+    """Return an error in the words of the command line."""
+    from synthaug.recipe import Recipe
+    from synthaug.wording import use_flags
+
+    found: Any = typer.main.get_command(app)
+    parameters = getattr(found.commands.get(command), "params", [])
+    flags = {one.name: one.opts[0] for one in parameters if one.opts[0].startswith("--")}
+    keys = {"learning_rate": "generator.learning_rate"} if "settings" in flags else {}
+    for section in ("dataset", "fit", "generate") if keys else ():
+        model: Any = Recipe.model_fields[section].annotation
+        keys |= {name: f"{section}.{name}" for name in model.model_fields}
+    return use_flags(message, flags, keys)
 
 
 def _fail(message: str, code: int, *, always: bool = False) -> int:

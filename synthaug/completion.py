@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from synthaug import __version__
-from synthaug.cards import render_model_card
-from synthaug.checkpoint import load_snapshots, save_generator, save_judge
+from synthaug.cards import name_public, render_model_card
+from synthaug.checkpoint import load_snapshots, save_generator
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
 from synthaug.filtering import Density, likelihood_filter
 from synthaug.fitplan import FitPlan
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import class_values
-from synthaug.judge import Judge, fit_judge
+from synthaug.judge import Judge, fit_judge, save_judge
 from synthaug.output import write_file
 from synthaug.recipe import dump_recipe, parse_duration
 from synthaug.selection import Candidate, Trial, audit_samples, compare_candidates, copy_with
 from synthaug.training import sample_grid
+from synthaug.version import __version__
 
 __all__ = ["finish_run", "reserve_share"]
 
@@ -107,7 +107,7 @@ def _settle(
         targets=None if attributes is None else [values[0] for values in attributes],
     )  # fmt: skip
     if len(plan.validation) and _is_worth_choosing(seconds, summary["images_seen"]):
-        snapshots = load_snapshots(folder)
+        snapshots = load_snapshots(folder, generator)
         if snapshots:
             candidates = [Candidate("last weights", lambda: copy_with(generator, **chosen))]
             candidates += [Candidate(n, partial(_restore, generator, w, plan.train)) for n, w in snapshots.items()]
@@ -235,7 +235,7 @@ def _describe_groups(images: LabeledImages) -> dict[str, Any]:
 def _describe_source(plan: FitPlan) -> dict[str, Any]:
     images, section = plan.images, plan.recipe.dataset
     return {
-        "dataset": section.path,
+        "dataset": name_public(section.path),
         "split": section.split,
         "limit_per_class": section.limit_per_class,
         "image_column": images.columns.image,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
-from PIL import Image
 
-from synthaug import __version__
 from synthaug.cards import render_dataset_card
+from synthaug.codec import decode_bytes
 from synthaug.columns import Columns, find_columns, has_provenance, read_labels, real_rows
 from synthaug.errors import FailedError, InputError
 from synthaug.folder import ShardFolder, read_earlier
@@ -23,6 +21,7 @@ from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
 from synthaug.rows import DatasetRows, digest_rows
 from synthaug.signals import StopSignals
+from synthaug.version import __version__
 
 __all__ = ["DATASET_FILES", "count_labels", "finish_folder", "pick_rows", "write_dataset"]
 
@@ -128,7 +127,7 @@ def _read_images(folder: ShardFolder, split: str, column: str | None, rows: Sequ
     if column is None or not len(rows):
         return np.empty((0, 1, 1, 1), np.uint8)
     values = folder.read_rows(split, rows, [column]).column(0).to_pylist()
-    images = [np.asarray(Image.open(io.BytesIO(value["bytes"]))) for value in values]
+    images = [np.asarray(decode_bytes(value["bytes"])) for value in values]
     pixels = np.stack(images)
     return pixels[..., None] if pixels.ndim == 3 else pixels
 

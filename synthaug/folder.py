@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -28,8 +28,7 @@ from synthaug.output import (
     temporary_name,
     write_file,
 )
-from synthaug.shardprocess import RemoteShard
-from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, Rows, ShardWriter
+from synthaug.shards import ROWS_PER_SHARD, UNIT_ROWS, ShardWriter
 
 __all__ = ["RowStream", "ShardFolder", "is_finished", "read_earlier"]
 
@@ -43,8 +42,8 @@ class RowStream(Protocol):
     def num_rows(self) -> int:
         """Rows in all."""
 
-    def read(self, count: int) -> Iterator[pa.Table | Rows]:
-        """Yield the next `count` rows in parts of at most some hundred: tables, or what becomes one."""
+    def read(self, count: int) -> Iterator[pa.Table]:
+        """Yield the next `count` rows as tables of at most some hundred."""
 
     def state(self) -> dict[str, Any]:
         """Return, JSON-friendly, where the stream stands after the rows yielded last."""
@@ -121,7 +120,6 @@ class ShardFolder:
         *,
         rows_per_shard: int = ROWS_PER_SHARD,
         stopped: Callable[[], int] = lambda: 0,
-        open_shard: Callable[[Path, pa.Schema], ShardWriter | RemoteShard] = ShardWriter,
     ) -> None:
         """Write every shard that is not there yet, or not as it should be.
 
@@ -130,34 +128,24 @@ class ShardFolder:
             schema: Of every shard.
             rows_per_shard: Rows after which a stream begins its next shard.
             stopped: Number of a stop signal that came, else 0; looked at after every table.
-            open_shard: Opens a file for rows: `ShardWriter`, or `ShardProcess.open`.
 
         Raises:
             StoppedError: After a signal, with the rows so far kept.
             FailedError: As raised by a stream, with the rows so far kept.
         """
         self.data.mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(1) as recorder:  # a shard is hashed and recorded while the next one is written
-            recorded: Future[None] | None = None
-            for entry, stream in self._missing_shards(splits, rows_per_shard):
-                temporary = temporary_name(claim(self.data / entry["file"], replace=True))
-                with open_shard(temporary, schema) as writer:
-                    rows, failure = self._fill(writer, entry, stream, stopped)
-                if rows < entry["rows"]:
-                    recorder.submit(self._keep_pending, writer, entry, temporary, stream.state(), rows).result()
-                    if recorded is not None:
-                        recorded.result()
-                    if failure is None or stopped():  # which may have ended the worker processes too
-                        raise self._stopped(stopped()) from None
-                    raise failure
-                if recorded is not None:
-                    recorded.result()
-                recorded = recorder.submit(self._record, writer, entry, temporary, stream.state())
-                if signal_number := stopped():
-                    recorded.result()
-                    raise self._stopped(signal_number)
-            if recorded is not None:
-                recorded.result()
+        for entry, stream in self._missing_shards(splits, rows_per_shard):
+            temporary = temporary_name(claim(self.data / entry["file"], replace=True))
+            with ShardWriter(temporary, schema) as writer:
+                rows, failure = self._fill(writer, entry, stream, stopped)
+            if rows < entry["rows"]:
+                self._keep_pending(entry, temporary, stream.state(), rows)
+                if failure is None or stopped():  # which may have ended the worker processes too
+                    raise self._stopped(stopped()) from None
+                raise failure
+            self._record(entry, temporary, stream.state())
+            if signal_number := stopped():
+                raise self._stopped(signal_number)
 
     def finish(self) -> None:
         """Make the folder a finished one; its other files must be there already."""
@@ -189,11 +177,11 @@ class ShardFolder:
 
     def _fill(
         self,
-        writer: ShardWriter | RemoteShard,
+        writer: ShardWriter,
         entry: Mapping[str, Any],
         stream: RowStream,
         stopped: Callable[[], int],
-    ) -> tuple[int, FailedError | None]:
+    ) -> tuple[int, FailedError | StoppedError | None]:
         """Write the rows of a shard, up to a signal or what the stream fails with; return their number and that."""
         done = self._restore_pending(entry, stream, writer)
         try:
@@ -202,21 +190,18 @@ class ShardFolder:
                 done += len(rows)
                 if stopped() and done < entry["rows"]:
                     break
-        except FailedError as error:
+        except (FailedError, StoppedError) as error:
             return done, error
         return done, None
 
     def _stopped(self, signal_number: int) -> StoppedError:
         return StoppedError(
-            f"stopped by signal {signal_number}; the rows so far are kept in {str(self.folder)!r}: "
+            f"stopped by {signal.Signals(signal_number).name}; the rows so far are kept in {str(self.folder)!r}: "
             "run the same command again to go on",
             signal_number,
         )
 
-    def _record(
-        self, writer: ShardWriter | RemoteShard, entry: dict[str, Any], temporary: Path, state: Mapping[str, Any]
-    ) -> None:
-        writer.wait()
+    def _record(self, entry: dict[str, Any], temporary: Path, state: Mapping[str, Any]) -> None:
         entry |= {"bytes": temporary.stat().st_size, "sha256": hash_file(temporary), "state": dict(state)}
         publish(temporary, self.data / entry["file"], entry["sha256"])
         others = [other for other in self.manifest["shards"] if other["file"] != entry["file"]]
@@ -233,15 +218,7 @@ class ShardFolder:
     def _pending(self) -> Path:
         return self.folder / _PARTIAL / "pending.parquet"
 
-    def _keep_pending(
-        self,
-        writer: ShardWriter | RemoteShard,
-        entry: Mapping[str, Any],
-        temporary: Path,
-        state: Mapping[str, Any],
-        rows: int,
-    ) -> None:
-        writer.wait()
+    def _keep_pending(self, entry: Mapping[str, Any], temporary: Path, state: Mapping[str, Any], rows: int) -> None:
         publish(temporary, claim(self._pending, replace=True))
         self.manifest["pending"] = {
             "shard": entry["file"],
@@ -252,7 +229,7 @@ class ShardFolder:
         }
         self._save()
 
-    def _restore_pending(self, entry: Mapping[str, Any], stream: RowStream, writer: ShardWriter | RemoteShard) -> int:
+    def _restore_pending(self, entry: Mapping[str, Any], stream: RowStream, writer: ShardWriter) -> int:
         """Take up the rows that an interrupted command had for this shard; return how many."""
         kept = self.manifest["pending"]
         if kept is None or kept["shard"] != entry["file"] or not _matches(self._pending, kept):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features
 from tqdm import tqdm
@@ -27,11 +24,8 @@ from synthaug.generators.base import ConditionalGenerator
 from synthaug.jobs import GenerationJob
 from synthaug.launching import local_processes, process_number
 from synthaug.localfiles import quiet_datasets
-from synthaug.noise import BLOCK_SIZE
 from synthaug.output import OutputFolder
-from synthaug.png import pack_png
-from synthaug.shardprocess import RemoteShard, ShardProcess
-from synthaug.shards import ROWS_PER_SHARD, ShardWriter
+from synthaug.shards import ROWS_PER_SHARD
 from synthaug.signals import StopSignals
 
 __all__ = ["WrittenRows", "generate", "write_rows"]
@@ -42,10 +36,6 @@ _TEMPORARY: list[tempfile.TemporaryDirectory[str]] = []
 
 _ROWS_AT_ONCE = 10_000
 """Rows in a batch of that copy; opening it touches a page or more of each, which adds up where batches are small."""
-
-
-_ROWS_FOR_A_PROCESS = 20_000
-"""Synthetic rows from which a process of its own writes the shards; it takes a fifth of a second to start."""
 
 
 @dataclass(frozen=True)
@@ -184,46 +174,22 @@ def write_rows(
             print(job.describe(), file=sys.stderr)
             num_processes = num_processes if job.device == "cpu" else 1  # workers would share one accelerator
             bar = tqdm(total=plan.num_missing, desc="generate", unit="img", mininterval=0.5, file=sys.stderr)
-            with (
-                BlockPool(job.sampler, num_processes) as pool,
-                _choose_writer(generator, plan.num_missing) as open_shard,
-                bar,
-            ):
+            with BlockPool(job.sampler, num_processes, stop) as pool, bar:
                 synthetic = job.synthetic_rows(pool, max_draws, bar)
                 try:
-                    streams = job.streams(synthetic)
-                    schema = job.features.arrow_schema
                     folder.write(
-                        streams,
-                        schema,
+                        job.streams(synthetic),
+                        job.features.arrow_schema,
                         rows_per_shard=rows_per_shard,
                         stopped=lambda: stop.received,
-                        open_shard=open_shard,
                     )
                     record = job.record(synthetic, recipe)
                     finish_folder(folder, job.facts(record, facts), record, job.shown)
                     made.finish()
-                except ChildProcessError as error:
-                    raise FailedError(f"{error}; run it again to go on") from error
                 except (OSError, pa.ArrowInvalid) as error:
                     reason = str(error).splitlines()[0]
                     raise FailedError(f"cannot write {str(target)!r}: {reason}; free space and run it again") from error
     return WrittenRows(folder, split, job.features)
-
-
-@contextmanager
-def _choose_writer(
-    generator: ConditionalGenerator, rows: int
-) -> Iterator[Callable[[Path, pa.Schema], ShardWriter | RemoteShard]]:
-    """Yield what opens shards: a process of its own if there are rows enough, a core for it, and it can be started."""
-    process: AbstractContextManager[ShardProcess | None] = nullcontext()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if rows >= _ROWS_FOR_A_PROCESS and sys.executable and cores > 1:
-        with suppress(OSError):
-            shape = (1, generator.image_size, generator.image_size, generator.channels)
-            process = ShardProcess(BLOCK_SIZE * pack_png(np.zeros(shape, np.uint8)).size)
-    with process as started:
-        yield ShardWriter if started is None else started.open
 
 
 def _check_arguments(

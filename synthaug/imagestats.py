@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from synthaug.codec import MIN_SIZE, Codec, has_alpha
+from synthaug.codec import MIN_SIZE, Codec, find_depth, has_alpha
 
 __all__ = ["DEFAULT_SIZE", "ImageStatistics"]
 
@@ -23,10 +23,12 @@ class ImageStatistics:
         self._seen: Counter[tuple[str, int, int, bool, bool]] = Counter()
         self._integers: tuple[float, float] | None = None
         self._floats: tuple[float, float] | None = None
+        self._depths: set[str] = set()
 
     def add(self, image: Image.Image) -> None:
         """Count one image as its file stores it; only images of more than 8 bits need their pixels."""
         mode = image.mode
+        self._depths.add(find_depth(image))
         if mode == "F":
             self._floats = _widen(self._floats, image)
         elif mode.startswith("I"):
@@ -63,7 +65,12 @@ class ImageStatistics:
         grey = all(key[4] for key in self._seen) and bool(self._seen)
         alpha = all(key[3] for key in self._seen) and bool(self._seen)
         size = min(max(common, MIN_SIZE), DEFAULT_SIZE) if image_size is None else image_size
-        return Codec(size, (1 if grey else 3) + alpha, self._value_range())
+        return Codec(size, (1 if grey else 3) + alpha, self._value_range(), self.depth)
+
+    @property
+    def depth(self) -> str:
+        """How the images store their values: one of `DEPTHS`, or "mixed"."""
+        return next(iter(self._depths), "uint8") if len(self._depths) < 2 else "mixed"
 
     def _value_range(self) -> tuple[float, float] | None:
         both = [pair for pair in (self._integers, self._floats) if pair is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
-from synthaug import __version__
 from synthaug.balance import BalancePlan
-from synthaug.checkpoint import checkpoint_hash, load_generator, load_judge, read_source
+from synthaug.cards import drop_local_paths
+from synthaug.checkpoint import checkpoint_hash, load_run, read_source
+from synthaug.codec import DEPTHS, Codec
 from synthaug.columns import Columns, real_rows
 from synthaug.data import count_classes
 from synthaug.drawing import NUM_THREADS, BlockPool, Sampler
@@ -25,9 +27,12 @@ from synthaug.filtering import AllOf, Density, Filter, combine_filters, default_
 from synthaug.folder import RowStream
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, describe_absent
+from synthaug.judge import load_judge
 from synthaug.mixing import output_features
 from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
 from synthaug.sampling import Origin, SyntheticRows
+from synthaug.scan import sample_statistics
+from synthaug.version import __version__
 
 __all__ = ["GenerationJob", "resolve_filter"]
 
@@ -70,13 +75,14 @@ class GenerationJob:
         temperature = generator.default_temperature if temperature is None else float(temperature)
         resolved, name = resolve_filter(generator, check)
         if isinstance(judge, str | Path):
-            judge = load_generator(judge, device=str(next(generator.parameters()).device))
+            judge = load_run(judge, device=str(next(generator.parameters()).device))
         if judge is not None:
             resolved = combine_filters(resolved, _resolve_judge(generator, judge))
         real_features = _real_features(generator, source, mix_with)
         columns = _find_columns(source, mix_with)
         notices = [*plan.notices, *_describe_groups(columns, plan)]
         real = None if mix_with is None else _usable(mix_with, columns.image, on_bad_image, notices)
+        notices += _describe_scale(source, real, columns.image, generator.image_size)
         return cls(
             generator=generator,
             plan=_in_label_order(plan, generator.class_names),
@@ -92,6 +98,11 @@ class GenerationJob:
             split=split,
             notices=notices,
         )
+
+    @property
+    def codec(self) -> Codec | None:
+        """The codec of the run; None for a generator that lies in no run folder."""
+        return Codec.from_dict(self.source["codec"]) if self.source else None
 
     @property
     def device(self) -> str:
@@ -135,6 +146,7 @@ class GenerationJob:
             features=self.features,
             columns=self.columns,
             origin=self.origin,
+            codec=self.codec,
             max_draws=max_draws,
             bar=bar,
         )
@@ -145,7 +157,19 @@ class GenerationJob:
         streams: dict[str, list[RowStream]] = {
             name: [DatasetRows(data, self.features, name=f"split {name!r}")] for name, data in self.others.items()
         }
-        real = [] if self.real is None else [DatasetRows(self.real, self.features, name="mix_with", required=required)]
+        real = (
+            []
+            if self.real is None
+            else [
+                DatasetRows(
+                    self.real,
+                    self.features,
+                    name="mix_with",
+                    required=required,
+                    depth="uint8" if self.codec is None else self.codec.depth,
+                )
+            ]
+        )
         return {**streams, self.split: [*real, synthetic]}
 
     @property
@@ -168,7 +192,7 @@ class GenerationJob:
             "plan": self.plan.to_dict(),
             "acceptance": synthetic.state()["acceptance"],
             "notices": self.notices,
-            "recipe": None if recipe is None else dict(recipe),
+            "recipe": None if recipe is None else drop_local_paths(recipe),
             "source": {key: self.source.get(key) for key in ("dataset", "split", "limit_per_class", "codec")},
             "hashes": self.source.get("hashes"),
         }
@@ -196,7 +220,7 @@ class GenerationJob:
             "checkpoint": self.origin.checkpoint,
             "seed": self.origin.seed,
             "temperature": self.sampler.temperature,
-            "source": self.source.get("dataset"),
+            "source": (self.source.get("dataset") or "a local dataset") if self.source else None,
             "pixel_hashes": record["hashes"] is not None,
             "notices": self.notices,
             "recipe": record["recipe"],
@@ -302,6 +326,37 @@ def _usable(real: Dataset, image_column: str, on_bad_image: str, notices: list[s
         if corrupt:
             notices.append(f"{len(corrupt)} corrupt rows are left out ({listed})")
     return real if keep.all() else real.select(np.flatnonzero(keep))
+
+
+def _describe_scale(source: Mapping[str, Any], real: Dataset | None, image_column: str, image_size: int) -> list[str]:
+    """Return how synthetic images are stored where that is not in 8 bits, and whether real ones are larger.
+
+    Raises:
+        InputError: If there are real rows to mix with, and the run was fitted on images of several depths.
+    """
+    notices, codec = [], Codec.from_dict(source["codec"]) if source else None
+    if codec is not None and codec.depth == "mixed":
+        if real is not None:
+            raise InputError(
+                "the run was fitted on images of several depths (8 bits, and 16 bits or floating-point numbers), so no "
+                "depth of the synthetic rows suits all real rows; convert the images to one depth and fit again, or "
+                "generate without --mix-with (mix_with)"
+            )
+        notices.append("the run was fitted on images of several depths; the synthetic images have 8 bits")
+    elif codec is not None and codec.depth != "uint8":
+        low, high = codec.value_range or (0.0, 65535.0)
+        notices.append(
+            f"synthetic images store {DEPTHS[codec.depth]} as the real ones do: 256 levels from {low:g} to {high:g}"
+        )
+    sizes: Counter[tuple[int, int]] = Counter() if real is None else sample_statistics(real, image_column).sizes
+    larger = {size: number for size, number in sizes.items() if min(size) > image_size}
+    if 2 * sum(larger.values()) > sum(sizes.values()):
+        width, height = max(larger, key=lambda size: larger[size])
+        notices.append(
+            f"the synthetic images have {image_size} x {image_size} pixels, most real ones more (such as {width} x "
+            f"{height}): a classifier can tell them by their sharpness; scale all rows to {image_size} pixels, then up"
+        )
+    return notices
 
 
 def _hash_weights(generator: ConditionalGenerator) -> str:

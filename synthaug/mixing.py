@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from datasets import ClassLabel, Dataset, Features, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, Features, Image, Value, concatenate_datasets
 
+from synthaug.codec import DEPTHS
 from synthaug.columns import (
     PROVENANCE,
     check_provenance,
@@ -21,6 +22,7 @@ from synthaug.columns import (
 )
 from synthaug.errors import InputError
 from synthaug.rows import null_column
+from synthaug.scan import sample_statistics
 
 __all__ = ["mix", "output_features", "strip"]
 
@@ -60,6 +62,7 @@ def mix(real: Dataset, synthetic: Dataset, *, label_column: str | None = None) -
         if not isinstance(rows, Dataset):
             raise InputError(f"{role} is a {type(rows).__name__}; give one split of it, such as data['train']")
     features = output_features(real.features)
+    _check_depths(real, synthetic, features)
     marked = int((~real_rows(real)).sum())
     if marked:
         print(f"note: {marked} rows already marked synthetic are left out", file=sys.stderr)
@@ -68,6 +71,19 @@ def mix(real: Dataset, synthetic: Dataset, *, label_column: str | None = None) -
     added = _align(added, features)
     label_column = label_column or _find_label(added)
     return concatenate_datasets([_align(_only_real(real), features), _in_order(added, label_column)])
+
+
+def _check_depths(real: Dataset, synthetic: Dataset, features: Features) -> None:
+    """Refuse image columns whose values are stored in other ways, as the headers of some images say."""
+    for name, feature in features.items():
+        if isinstance(feature, Image) and name in synthetic.column_names and len(real) and len(synthetic):
+            depths = [sample_statistics(rows, name).depth for rows in (real, synthetic)]
+            if depths[0] != depths[1]:
+                ours, theirs = (DEPTHS.get(depth, "several depths") for depth in depths)
+                raise InputError(
+                    f"the real images in {name!r} store {ours}, the synthetic ones {theirs}, so a classifier would "
+                    "learn the depth; convert them to one depth, or fit and generate on images of that depth"
+                )
 
 
 def strip(dataset: Dataset) -> Dataset:

@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from synthaug.errors import FailedError, InputError
+from synthaug.signals import stopped_at_once
 
 __all__ = [
     "MARK",
@@ -88,7 +88,8 @@ class OutputFolder:
     """A folder that one command makes, resumes or finds finished; use it as a context.
 
     While the context is open, every file that `write_file`, `publish` or `claim` puts into the folder is listed in its
-    mark. An output folder that is opened inside an open one belongs to it.
+    mark. An output folder that is opened inside an open one belongs to it. A SIGINT or SIGTERM ends the work where it
+    is, unless that work handles them.
 
     Args:
         path: The folder; it is made if need be.
@@ -120,13 +121,13 @@ class OutputFolder:
         self._new, self._unlisted = True, False
         self._refusal: InputError | None = None
         self._file: IO[str] | None = None
-        self._writing = threading.RLock()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> OutputFolder:
         if self.path.is_file():
             raise InputError(f"output {str(self.path)!r} is a file; give a folder")
         with contextlib.ExitStack() as stack:
+            stack.enter_context(stopped_at_once("run the same command again"))
             try:
                 stack.enter_context(_locked(self.path))
             except InputError as refusal:
@@ -166,22 +167,18 @@ class OutputFolder:
 
     def finish(self) -> None:
         """Note that the folder is complete."""
-        with self._writing:
-            self.check()
-            self._mark.finished = True
-            self._rewrite()
+        self.check()
+        self._mark.finished = True
+        self._rewrite()
 
     def check(self) -> None:
         """Raise `FailedError` if the folder was removed since it was opened."""
-        with self._writing:
-            try:
-                there = (self._root / MARK).stat().st_ino
-            except OSError:
-                there = -1
-            if self._file is not None and os.fstat(self._file.fileno()).st_ino != there:
-                raise FailedError(
-                    f"output {str(self.path)!r} was removed while it was written; run the same command again"
-                )
+        try:
+            there = (self._root / MARK).stat().st_ino
+        except OSError:
+            there = -1
+        if self._file is not None and os.fstat(self._file.fileno()).st_ino != there:
+            raise FailedError(f"output {str(self.path)!r} was removed while it was written; run the same command again")
 
     # ------------------------------------------------------------------------------------------------ opening
 
@@ -198,7 +195,7 @@ class OutputFolder:
             listed = _list_all(self._root, mark)
         if (mark is None or self._fresh) and (foreign := _name_first(self._foreign_files(listed))):
             made = "not made by this command, or changed since" if mark else f"not made by synthaug {self._command}"
-            kept = ", which --fresh does not remove; move it away or" if self._fresh else ";"
+            kept = ", which fresh=True does not remove; move it away or" if self._fresh else ";"
             raise InputError(f"output {str(self.path)!r} holds {foreign} {made}{kept} give another folder")
         return mark, listed
 
@@ -222,6 +219,7 @@ class OutputFolder:
         self._mark, self._new = mark, False
         if not mark.finished:
             return self._rewrite()  # a kill may have cut off its last line
+        temporary_name(self._root / MARK).unlink(missing_ok=True)
         self._file = (self._root / MARK).open("a", encoding="utf-8")
 
     def _read_only(self, refusal: InputError) -> None:
@@ -252,17 +250,16 @@ class OutputFolder:
 
     def _append(self, *entries: Mapping[str, Any]) -> None:
         """Add lines to the mark, on the disk too: a file that is there after a power cut is listed."""
-        with self._writing:
-            self.check()
-            for entry in entries:
-                self._mark.apply(entry)
-            if self._mark.finished:  # a finished folder is repaired
-                self._mark.finished = False
-                self._rewrite()
-            elif self._file is not None:
-                self._file.write("".join(json.dumps(entry) + "\n" for entry in entries))
-                self._file.flush()
-                os.fsync(self._file.fileno())
+        self.check()
+        for entry in entries:
+            self._mark.apply(entry)
+        if self._mark.finished:  # a finished folder is repaired
+            self._mark.finished = False
+            self._rewrite()
+        elif self._file is not None:
+            self._file.write("".join(json.dumps(entry) + "\n" for entry in entries))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def _rewrite(self) -> None:
         """Write the whole mark anew."""
@@ -474,7 +471,7 @@ def compare_arguments(folder: Path, before: Mapping[str, Any], now: Mapping[str,
     if differing:
         raise InputError(
             f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); "
-            "use them again or add --fresh (fresh=True)"
+            "use them again or add fresh=True"
         )
 
 

@@ -179,6 +179,11 @@ class GenerateSection(_Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     max_draws: int | None = Field(default=None, ge=1)
 
+    @field_validator("judge")
+    @classmethod
+    def _told_from_a_hub_id(cls, value: str | None) -> str | None:
+        return None if value is None else spell_path(value)
+
     @model_validator(mode="after")
     def _one_plan(self) -> GenerateSection:
         if self.per_class is not None and self.balance is not None:
@@ -195,6 +200,11 @@ class TestSection(_Section):
 
     path: str
     split: str | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _told_from_a_hub_id(cls, value: str) -> str:
+        return spell_path(value)
 
 
 class BenchmarkSection(_Section):

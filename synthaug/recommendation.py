@@ -12,7 +12,6 @@ from typing import Any
 from datasets import Dataset
 from tqdm import tqdm
 
-import synthaug
 from synthaug.benchmarks.advice import CONFIDENCE, Advice, Evidence, weigh_evidence
 from synthaug.benchmarks.arms import SYNTHETIC, Arm, default_arms, parse_arm
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, make_template
@@ -21,7 +20,7 @@ from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.material import collect_material
 from synthaug.benchmarks.results import ArmResults, choose_front
 from synthaug.benchmarks.rounds import Round, Rounds
-from synthaug.benchmarks.tuning import MIXTURES, TRIALS, TUNING_SEEDS
+from synthaug.benchmarks.tuning import MIXTURES, TRIALS
 from synthaug.candidates import Candidate, draw_candidates, fit_candidates, fit_family
 from synthaug.checkpoint import read_source
 from synthaug.classical import POLICIES
@@ -29,8 +28,10 @@ from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
+from synthaug.metrics import TUNING_SEEDS
 from synthaug.output import OutputFolder, write_file
 from synthaug.recipe import dump_recipe, parse_count, parse_duration, parse_recipe
+from synthaug.version import __version__
 
 __all__ = ["recommend"]
 
@@ -117,7 +118,7 @@ def recommend(
         "on_bad_image": on_bad_image,
     }  # fmt: skip
     arguments = {
-        "version": synthaug.__version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
+        "version": __version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
         "classifier": classifier, "seed": seed, "device": device, "rows": _digest_rows(real, folds, data),
         **{key: value for key, value in {**data, "folds": folds, "arms": arms}.items() if value is not None},
     }  # fmt: skip
@@ -179,7 +180,7 @@ def _keep_common(drawn: Sequence[Mapping[Candidate, Dataset]]) -> list[Candidate
     """Return the first split's candidates that every split has."""
     roles = set.intersection(*({candidate.role for candidate in own} for own in drawn))
     if not roles:
-        raise FailedError("no candidate made enough rows in every fold; fit longer: a larger --budget or --images")
+        raise FailedError("no candidate made enough rows in every fold; fit longer: a larger budget= or images=")
     return [candidate for candidate in drawn[0] if candidate.role in roles]
 
 
@@ -245,7 +246,7 @@ def _digest_rows(real: Dataset, folds: int | None, data: Mapping[str, Any]) -> s
             raise InputError(
                 f"none of the {len(images)} real rows is left for validation{split.shown} (one split holds out none of "
                 "a class under 5 rows, and many folds leave some empty); recommend chooses on such rows: give more "
-                "rows, or --folds 2"
+                "rows, or folds=2"
             )
     content = repr((images.class_names, images.codec)).encode() + images.labels.tobytes()
     return hashlib.sha256(content + "".join(images.hashes.tolist()).encode()).hexdigest()
@@ -312,7 +313,7 @@ def _advise(
         candidates=tried,
         evidence={} if evidence is None else _describe_evidence(evidence),
         settings={
-            "version": synthaug.__version__, "steps": setting.template.steps, "seeds": setting.seeds,
+            "version": __version__, "steps": setting.template.steps, "seeds": setting.seeds,
             "classifier": setting.template.classifier, "mixtures": [list(pair) for pair in MIXTURES],
             "validation_rows": len(rounds.labels), "training_rows": len(contest.train), "folds": len(contests),
         },

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Audio, Dataset, Features, Image, Video
 
-from synthaug.codec import open_bytes, strict_decoding
-from synthaug.columns import iterate_images
+from synthaug.codec import DEPTHS, find_depth, open_bytes, read_image_file, strict_decoding
+from synthaug.columns import FileNames, iterate_images
 from synthaug.errors import InputError
 
 __all__ = ["DatasetRows", "corrupt_rows", "digest_rows", "null_column"]
@@ -27,14 +26,26 @@ def null_column(rows: int, kind: pa.DataType) -> pa.Array:
 
 
 def digest_rows(dataset: Dataset) -> str:
-    """Return a sha256 over the features and the stored values of all rows, in order."""
+    """Return a sha256 over the features and values of all rows, in order, with the content of files that they name."""
     digest = hashlib.sha256(repr(sorted(dataset.features.items(), key=str)).encode())
     for table in dataset.with_format("arrow").iter(batch_size=1_000):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
             writer.write_table(table.replace_schema_metadata(None).combine_chunks())
         digest.update(sink.getvalue())
+    for name in (name for name, feature in dataset.features.items() if isinstance(feature, Image)):
+        for data, path in iterate_images(dataset, name):
+            if data is None and path is not None:
+                digest.update(_digest_file(path))
     return digest.hexdigest()
+
+
+def _digest_file(path: str) -> bytes:
+    """Return the sha256 of an image file; nothing where it cannot be read, which whoever needs the image says."""
+    try:
+        return hashlib.sha256(read_image_file(path)).digest()
+    except ValueError:
+        return b""
 
 
 class DatasetRows:
@@ -45,16 +56,23 @@ class DatasetRows:
         features: Features of the output; columns that `dataset` lacks are null.
         name: What messages call the dataset.
         required: Image column in which null is an error.
+        depth: How its images must store their values, one of `DEPTHS`; any when None.
 
     Raises:
         InputError: If a column cannot be written to a file that names no other file, or is not in `features`.
     """
 
     def __init__(
-        self, dataset: Dataset, features: Features, *, name: str = "dataset", required: str | None = None
+        self,
+        dataset: Dataset,
+        features: Features,
+        *,
+        name: str = "dataset",
+        required: str | None = None,
+        depth: str | None = None,
     ) -> None:
         self._dataset, self._schema, self._name, self._row = dataset, features.arrow_schema, name, 0
-        self._required = required
+        self._required, self._depth = required, depth
         self._images = [key for key, feature in features.items() if isinstance(feature, Image)]
         for key, feature in features.items():
             if not isinstance(feature, Image) and _holds_files(feature):
@@ -110,38 +128,42 @@ class DatasetRows:
         with strict_decoding():
             for offset, value in enumerate(values):
                 try:
-                    files.append(_checked_bytes(value, field.name == self._required))
-                except (OSError, ValueError) as error:
-                    reason = getattr(error, "strerror", None) or error
+                    needed = field.name == self._required
+                    files.append(_checked_bytes(value, needed, self._depth if needed else None))
+                except ValueError as error:
                     raise InputError(
                         f"row {self._row + offset} of {self._name}: no readable image in {field.name!r} "
-                        f"({reason}); repair or drop the row"
+                        f"({error}); repair or drop the row"
                     ) from None
         missing = pa.array([value is None for value in values])
         parts = [pa.array(files, pa.binary()), pa.nulls(len(files), pa.string())]
         return pa.StructArray.from_arrays(parts, ["bytes", "path"], mask=missing).cast(field.type)
 
 
-def _checked_bytes(value: Mapping[str, Any] | None, required: bool) -> bytes | None:
+def _checked_bytes(value: Mapping[str, Any] | None, required: bool, depth: str | None = None) -> bytes | None:
     if value is None and not required:
         return None
     value = value or {}
     data = value.get("bytes")
     if data is None and value.get("path"):
-        data = Path(value["path"]).read_bytes()
-    open_bytes(data)
+        data = read_image_file(value["path"])
+    image = open_bytes(data)
+    if depth is not None and (own := find_depth(image)) != depth:
+        raise ValueError(
+            f"it stores {DEPTHS[own]}, the synthetic rows {DEPTHS[depth]}: convert the images to one depth"
+        )
     return data
 
 
 def corrupt_rows(dataset: Dataset, image_column: str) -> dict[int, str]:
     """Return row number -> reason for every row whose image cannot be read or decoded."""
-    corrupt: dict[int, str] = {}
+    corrupt, names = dict[int, str](), FileNames(dataset, image_column)
     with strict_decoding():
         for row, (data, path) in enumerate(iterate_images(dataset, image_column)):
             try:
                 _checked_bytes({"bytes": data, "path": path}, required=True)
-            except (OSError, ValueError) as error:
-                corrupt[row] = str(getattr(error, "strerror", None) or error)
+            except ValueError as error:
+                corrupt[row] = names.explain(error, data, path)
     return corrupt
 
 

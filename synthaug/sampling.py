@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Features
+from numpy.typing import NDArray
 
 from synthaug.balance import BalancePlan
+from synthaug.codec import Codec
 from synthaug.columns import Columns
 from synthaug.drawing import Block, BlockPool, Key
-from synthaug.drawnrows import DrawnRows, RepeatedColumns
 from synthaug.errors import FailedError
 from synthaug.groups import class_values
 from synthaug.noise import BLOCK_SIZE
+from synthaug.png import pack_png
 from synthaug.rows import null_column
 
-__all__ = ["Origin", "SyntheticRows", "Tally"]
+__all__ = ["Origin", "SyntheticRows", "Tally", "encode_images"]
 
 
 @dataclass
@@ -62,6 +65,7 @@ class SyntheticRows:
         features: Features of the output.
         columns: Image and label column.
         origin: Content of the provenance column but the draw.
+        codec: Says how the images of the dataset store their values; 8 bits when None.
         max_draws: Draws allowed in each class; None allows 20 times what it misses and 1,000.
         bar: Progress bar to move on.
     """
@@ -75,15 +79,16 @@ class SyntheticRows:
         features: Features,
         columns: Columns,
         origin: Origin,
+        codec: Codec | None = None,
         max_draws: int | None = None,
         bar: Any = None,
     ) -> None:
-        self._pool, self._max_draws, self._bar = pool, max_draws, bar
+        self._pool, self._codec, self._max_draws, self._bar = pool, codec, max_draws, bar
         self._classes = [(name, class_names.index(name), n) for name, n in plan.missing.items() if n]
-        self._values = {name: class_values(features, columns, name) for name, _, _ in self._classes}
+        known = {"synthetic": True, "provenance": asdict(origin)}
+        self._values = {name: {**class_values(features, columns, name), **known} for name, _, _ in self._classes}
         self._schema, self._columns = features.arrow_schema, columns  # made anew at each call of the property
-        self._known = {"generator": origin.generator, "checkpoint": origin.checkpoint, "seed": origin.seed}
-        self._repeated: dict[str, RepeatedColumns] = {}
+        self._repeated: dict[str, dict[str, pa.Array]] = {}
         self._class, self._draw = 0, 0
         self._last: tuple[Key, Block] | None = None
         self.tallies: dict[str, Tally] = {}
@@ -108,7 +113,7 @@ class SyntheticRows:
             name: Tally(t["drawn"], t["accepted"], dict(t["rejected"])) for name, t in state["acceptance"].items()
         }
 
-    def read(self, count: int) -> Iterator[DrawnRows]:
+    def read(self, count: int) -> Iterator[pa.Table]:
         """Yield the next `count` rows, block by block (none where the filter kept nothing).
 
         Raises:
@@ -138,7 +143,7 @@ class SyntheticRows:
             if tally.accepted == missing:
                 self._class, self._draw = self._class + 1, 0
             self._show(name, tally, len(chosen))
-            yield DrawnRows(self._repeated_in(name), pixels, number * BLOCK_SIZE + chosen)
+            yield self._tabulate(name, pixels, number * BLOCK_SIZE + chosen)
 
     def _get(self, key: Key, needed: int) -> Block:
         # the limit of a shard often falls inside a block, which is then wanted twice in a row
@@ -160,21 +165,46 @@ class SyntheticRows:
             self._bar.update(rows)
             self._bar.set_postfix_str(f"{name!r}: {tally.accepted / tally.drawn:.0%} accepted", refresh=False)
 
-    def _repeated_in(self, name: str) -> RepeatedColumns:
-        """Return what all rows of a class have; of the last class, kept."""
+    def _tabulate(self, name: str, pixels: NDArray[np.uint8], draws: NDArray[np.int64]) -> pa.Table:
+        """Return rows of one class as they are written."""
+        image, origin = self._schema.field(self._columns.image), self._schema.field("provenance")
+        columns = {key: column.slice(0, len(draws)) for key, column in self._repeated_in(name).items()}
+        parts = [draws if f.name == "draw" else columns[origin.name].field(f.name) for f in origin.type]
+        columns[origin.name] = pa.StructArray.from_arrays(parts, fields=list(origin.type))
+        columns[image.name] = encode_images(pixels, image.type, self._codec)
+        return pa.Table.from_arrays([columns[key] for key in self._schema.names], schema=self._schema)
+
+    def _repeated_in(self, name: str) -> dict[str, pa.Array]:
+        """Return the columns that are the same in all rows of a class, a block long; of the last class, kept."""
         if name not in self._repeated:
-            values = {**self._values[name], "synthetic": True}
-            rest = [f for f in self._schema if f.name not in (self._columns.image, "provenance")]
-            origin = [f for f in self._schema.field("provenance").type if f.name != "draw"]
-            self._repeated = {
-                name: RepeatedColumns(
-                    self._schema,
-                    self._columns.image,
-                    {f.name: _repeat(values.get(f.name), f.type) for f in rest},
-                    {f.name: _repeat(self._known.get(f.name), f.type) for f in origin},
-                )
-            }
+            values = self._values[name]
+            fields = [f for f in self._schema if f.name != self._columns.image]
+            self._repeated = {name: {f.name: _repeat(values.get(f.name), f.type) for f in fields}}
         return self._repeated[name]
+
+
+def encode_images(pixels: NDArray[np.uint8], kind: pa.StructType, codec: Codec | None = None) -> pa.StructArray:
+    """Return pixels (N, H, W, C) uint8 as a column of image files, of the type that an `Image` feature has.
+
+    Args:
+        pixels: uint8.
+        kind: Type of the column.
+        codec: Says how the images of the dataset store their values; 8 bits when None. Floating-point and 32-bit
+            images are TIFF files, all others PNG files.
+    """
+    if codec is not None and codec.depth not in ("uint8", "mixed"):
+        data = pa.array([_encode_deep(codec, image) for image in pixels], pa.binary())
+        return pa.StructArray.from_arrays([data, pa.nulls(len(data), pa.string())], fields=list(kind))
+    files = pack_png(pixels)
+    ends = np.arange(len(files) + 1, dtype=np.int32) * np.int32(files.shape[1])
+    data = pa.Array.from_buffers(pa.binary(), len(files), [None, pa.py_buffer(ends), pa.py_buffer(files)])
+    return pa.StructArray.from_arrays([data, pa.nulls(len(files), pa.string())], fields=list(kind))
+
+
+def _encode_deep(codec: Codec, pixels: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    codec.restore(pixels).save(file, "PNG" if codec.depth == "uint16" else "TIFF")
+    return file.getvalue()
 
 
 def _repeat(value: Any, kind: pa.DataType) -> pa.Array:
@@ -184,9 +214,9 @@ def _repeat(value: Any, kind: pa.DataType) -> pa.Array:
 
 def _shortfall(name: str, missing: int, tally: Tally, limit: int) -> FailedError:
     if tally.accepted >= limit / 20:
-        advice = "what was accepted is kept in an output folder: run it again with a larger --max-draws (max_draws)"
+        advice = "what was accepted is kept in an output folder: run it again with a larger max_draws="
     else:
-        advice = "hardly any passes: fit longer, or generate anew with --filter none (filter='none') and look"
+        advice = "hardly any passes: fit longer, or generate anew with filter='none' and look"
     return FailedError(
         f"class {name!r} fell short of {missing:,} images: {tally.describe()}, and {limit:,} draws are the "
         f"limit; {advice}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,18 +18,19 @@ from numpy.typing import NDArray
 from PIL import __version__ as pillow_version
 from tqdm import tqdm
 
-from synthaug.codec import Codec, open_bytes, show, strict_decoding
-from synthaug.columns import iterate_images
+from synthaug.caches import cache_folder, digest_files, keep_entry
+from synthaug.codec import Codec, open_bytes, read_image_file, show, strict_decoding
+from synthaug.columns import FileNames, iterate_images
 from synthaug.errors import FailedError
 from synthaug.imagestats import ImageStatistics
 
-__all__ = ["CorruptRow", "Scan", "empty_pixels", "scan_images"]
+__all__ = ["CorruptRow", "Scan", "empty_pixels", "sample_statistics", "scan_images"]
 
 MEMORY_LIMIT = 512 * 2**20
 """Bytes of pixels up to which they stay in memory; beyond, they lie in a memory-mapped file."""
 
 _SAMPLED = 64
-_CACHE_VERSION = 1
+_CACHE_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -89,40 +89,32 @@ def scan_images(
         FailedError: The disk has no room for the pixels.
     """
     subset = dataset if len(rows) == len(dataset) else dataset.select(rows)
-    guess = codec or _sampled(subset, column).codec(image_size)
+    guess = codec or sample_statistics(subset, column).codec(image_size)
     if len(rows) * int(np.prod(guess.shape)) <= MEMORY_LIMIT:
         return _settled(subset, column, rows, guess, codec, image_size, None)
-    entry = _cache_folder() / _key(subset, column, rows, codec, image_size)
-    if not entry.exists():
-        _write_entry(entry, lambda folder: _settled(subset, column, rows, guess, codec, image_size, folder))
-    return _read_entry(entry)
+
+    def make(folder: Path) -> None:
+        _write_entry(folder, _settled(subset, column, rows, guess, codec, image_size, folder))
+
+    return _read_entry(keep_entry(_key(subset, column, rows, codec, image_size), make))
 
 
-def _sampled(subset: Dataset, column: str) -> ImageStatistics:
+def sample_statistics(subset: Dataset, column: str) -> ImageStatistics:
+    """Return what the headers of at most 64 images say, spread evenly over the rows.
+
+    Args:
+        subset: The rows.
+        column: Name of the image column.
+    """
     seen = ImageStatistics()
     positions = np.unique(np.linspace(0, max(len(subset) - 1, 0), _SAMPLED).astype(np.int64))[: len(subset)]
     with strict_decoding():
         for data, path in iterate_images(subset.select(positions), column):
             try:
-                seen.add(open_bytes(_read(data, path), load=False))
+                seen.add(open_bytes(data if path is None or data is not None else read_image_file(path), load=False))
             except Exception:  # the scan itself will list it
                 continue
     return seen
-
-
-def _read(data: bytes | None, path: str | None) -> bytes | None:
-    if data is not None or path is None:
-        return data
-    try:
-        if not Path(path).is_file():  # a pipe or a device would never end
-            raise ValueError("no such file")
-        return Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _reason(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:160]
 
 
 def _settled(
@@ -149,17 +141,18 @@ def _decode(
     hashes: list[str] = []
     kept: list[int] = []
     corrupt: list[CorruptRow] = []
+    names = FileNames(subset, column)
     images: Iterable[tuple[bytes | None, str | None]] = iterate_images(subset, column)
     bar = tqdm(images, total=len(rows), desc="reading images", unit="", mininterval=0.5, leave=False, disable=None)
     with strict_decoding():
         for row, (data, path) in zip(rows.tolist(), bar, strict=True):
             try:
-                image = open_bytes(_read(data, path))
+                image = open_bytes(data if path is None or data is not None else read_image_file(path))
                 shown = show(image)
                 pixels[len(kept)] = codec.encode_shown(shown)
                 seen.add(image)
             except Exception as error:  # one bad image never ends the scan, whatever it makes Pillow raise
-                corrupt.append(CorruptRow(row, _reason(error)))
+                corrupt.append(CorruptRow(row, names.explain(error, data, path)))
                 continue
             hashes.append(shown.hash)
             kept.append(row)
@@ -173,7 +166,7 @@ def empty_pixels(shape: tuple[int, ...], folder: Path | None = None) -> NDArray[
     size = int(np.prod(shape))
     if folder is None and size <= MEMORY_LIMIT:
         return np.empty(shape, dtype=np.uint8)
-    place = _cache_folder() if folder is None else folder
+    place = cache_folder() if folder is None else folder
     free = shutil.disk_usage(place).free
     if size > free:
         raise FailedError(
@@ -187,48 +180,28 @@ def empty_pixels(shape: tuple[int, ...], folder: Path | None = None) -> NDArray[
         return np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
 
 
-def _cache_folder() -> Path:
-    folder = Path(os.environ.get("SYNTHAUG_CACHE") or Path.home() / ".cache" / "synthaug").expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FailedError(f"cannot make {str(folder)!r} ({error.strerror}); name a folder in SYNTHAUG_CACHE") from error
-    return folder
-
-
 def _key(subset: Dataset, column: str, rows: NDArray[np.int64], codec: Codec | None, image_size: int | None) -> str:
+    """Return what the pixels depend on: a fingerprint does not know what lies in files, of the dataset or of images."""
+    named = (path for _, path in iterate_images(subset, column) if path is not None and Path(path).is_file())
     asked = [
         _CACHE_VERSION,
         pillow_version,
         subset._fingerprint,
+        digest_files(file["filename"] for file in subset.cache_files),
+        digest_files(named),
         column,
         image_size,
         codec and codec.to_dict(),
     ]
-    digest = hashlib.sha256(json.dumps(asked).encode() + rows.tobytes())
-    for _, path in iterate_images(subset, column):
-        if path is not None and Path(path).is_file():  # a fingerprint does not know what lies behind a path
-            status = Path(path).stat()
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps(asked).encode() + rows.tobytes()).hexdigest()[:32]
 
 
-def _write_entry(entry: Path, make: Callable[[Path], Scan]) -> None:
-    folder = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
-    try:
-        scan = make(folder)
-        np.save(folder / "hashes.npy", scan.hashes)
-        np.save(folder / "rows.npy", scan.rows)
-        (folder / "scan.json").write_text(json.dumps(_describe(scan)))
-        if isinstance(scan.pixels, np.memmap):
-            scan.pixels.flush()
-        try:
-            folder.rename(entry)
-        except OSError:
-            if not entry.exists():  # else somebody else was faster, and theirs is as good
-                raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def _write_entry(folder: Path, scan: Scan) -> None:
+    np.save(folder / "hashes.npy", scan.hashes)
+    np.save(folder / "rows.npy", scan.rows)
+    (folder / "scan.json").write_text(json.dumps(_describe(scan)))
+    if isinstance(scan.pixels, np.memmap):
+        scan.pixels.flush()
 
 
 def _describe(scan: Scan) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["ROWS_PER_SHARD", "UNIT_ROWS", "Rows", "ShardWriter"]
+__all__ = ["ROWS_PER_SHARD", "UNIT_ROWS", "ShardWriter"]
 
 ROWS_PER_SHARD = 10_000
 """Rows after which the next shard begins."""
@@ -19,24 +19,22 @@ UNIT_ROWS = 50
 _GROUP_ROWS, _GROUP_BYTES = 1_000, 64 << 20
 
 
-class Rows(Protocol):
-    """Rows that become a table when they are written."""
-
-    def __len__(self) -> int:
-        """Rows in all."""
-
-    def table(self) -> pa.Table:
-        """Return them in the schema of the shard."""
-
-
 class ShardWriter:
-    """Parquet writer whose row groups depend on the rows only, however they arrive."""
+    """Parquet writer whose row groups depend on the rows only, however they arrive.
+
+    A thread compresses and writes a row group while the caller makes the next one. It makes one call for each, which
+    does not hold the interpreter's lock; with many small calls the two threads would take turns and gain nothing.
+
+    Args:
+        path: The file to write.
+        schema: Of its rows.
+    """
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._waiting = [schema.empty_table()]
-        self._rows, self._bytes = 0, 0
+        self._rows, self._bytes, self._closed = 0, 0, False
         plain = [name for name in schema.names if not pa.types.is_nested(schema.field(name).type)]
-        self._writer: pq.ParquetWriter | None = pq.ParquetWriter(
+        self._writer = pq.ParquetWriter(
             path,
             schema,
             compression="zstd",
@@ -45,6 +43,8 @@ class ShardWriter:
             write_statistics=plain,  # statistics of an image column would hold whole images
             write_page_index=True,
         )
+        self._thread = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -52,39 +52,46 @@ class ShardWriter:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def write(self, rows: pa.Table | Rows) -> None:
-        """Add rows; whole units move on to the row group."""
+    def write(self, rows: pa.Table) -> None:
+        """Add rows; whole units move on to the row group.
+
+        Raises:
+            OSError: If an earlier row group could not be written.
+        """
         if not len(rows):
             return
-        if isinstance(rows, pa.Table):
-            table, size = rows, rows.nbytes  # its buffers may hold the rows of a whole file
-        else:
-            table = rows.table()
-            size = table.get_total_buffer_size()  # faster than nbytes, and the same but for some padding
-        self._waiting.append(table)
-        self._rows, self._bytes = self._rows + len(table), self._bytes + size
+        self._waiting.append(rows)
+        self._rows, self._bytes = self._rows + len(rows), self._bytes + rows.nbytes
         if self._rows >= _GROUP_ROWS or self._bytes >= _GROUP_BYTES:
             self._flush(last=False)
+
+    def close(self) -> None:
+        """Write what is left and the footer; the file is complete then.
+
+        Raises:
+            OSError: If it could not be written.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        with self._thread:
+            self._flush(last=True)
+            self._wait()
+        self._writer.close()
 
     def _flush(self, *, last: bool) -> None:
         """Write the row groups that are complete; all there are at the end."""
         waiting = pa.concat_tables(self._waiting).combine_chunks()  # pages depend on the chunks
-        while len(waiting) and ((rows := _count_group(waiting)) or last) and self._writer is not None:
+        while len(waiting) and ((rows := _count_group(waiting)) or last):
             group = waiting.slice(0, rows or len(waiting))
-            self._writer.write_table(group, row_group_size=len(group))
+            self._wait()
+            self._written = self._thread.submit(self._writer.write_table, group, row_group_size=len(group))
             waiting = waiting.slice(len(group))
         self._waiting, self._rows, self._bytes = [waiting], len(waiting), waiting.nbytes
 
-    def close(self) -> None:
-        """Write what is left and the footer."""
-        if self._writer is None:
-            return
-        self._flush(last=True)
-        self._writer.close()
-        self._writer = None
-
-    def wait(self) -> None:
-        """Do nothing: the file is complete once it is closed."""
+    def _wait(self) -> None:
+        if self._written is not None:
+            self._written.result()
 
 
 def _count_group(table: pa.Table) -> int:

@@ -172,12 +172,11 @@ def _keep_id(path: Path) -> str:
 
 def _read_picture(png: bytes) -> Any:
     """Return a PNG as (H, W, 3) uint8."""
-    import io
-
     import numpy as np
-    from PIL import Image
 
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    from synthaug.codec import decode_bytes
+
+    return np.asarray(decode_bytes(png).convert("RGB"))
 
 
 class Monitor:

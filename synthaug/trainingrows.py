@@ -12,10 +12,8 @@ from synthaug.codec import Codec
 from synthaug.data import LabeledImages, load_images
 from synthaug.errors import InputError
 from synthaug.leaks import run_hashes
-from synthaug.recipe import IN_MEMORY
-from synthaug.sources import open_dataset
 
-__all__ = ["find_training_rows", "reopen_training_rows"]
+__all__ = ["find_training_rows"]
 
 
 def find_training_rows(real: Dataset, source: Mapping[str, Any]) -> LabeledImages:
@@ -42,21 +40,6 @@ def find_training_rows(real: Dataset, source: Mapping[str, Any]) -> LabeledImage
     if not len(found):
         raise InputError(
             f"none of {len(images)} rows is among the {len(known)} training rows of the run; "
-            "give the dataset it was fitted on, with --split where it has several"
+            "give the dataset it was fitted on, with split= where it has several"
         )
     return images.take(found)
-
-
-def reopen_training_rows(source: Mapping[str, Any]) -> tuple[LabeledImages | None, str]:
-    """Return the training rows from where the fit read them, or None and why they are not there.
-
-    Args:
-        source: Content of the source.json of a run that lies on this machine.
-    """
-    spec = str(source["dataset"])
-    if spec == IN_MEMORY:
-        return None, "the run was fitted on a Dataset object; name its rows with --real to see them"
-    try:
-        return find_training_rows(open_dataset(spec, source["split"]), source), ""
-    except InputError as error:
-        return None, f"the training rows were not found ({error}); name them with --real"

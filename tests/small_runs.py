@@ -12,20 +12,20 @@ from datasets import Dataset
 
 import synthaug
 from synthaug import completion
-from synthaug.checkpoint import load_judge, save_generator, save_judge
+from synthaug.checkpoint import save_generator
 from synthaug.codec import to_tensor
-from synthaug.judge import fit_judge
+from synthaug.judge import fit_judge, load_judge, save_judge
 
 SIZES = {"glow": {"dense_steps": 2, "dense_width": 16}, "cgan": {"width": 16}}
 
 
-def make_runs(rows: Dataset, folder: Path, *, images: int, path: Path | None = None) -> None:
+def make_runs(rows: Dataset, folder: Path, *, images: int) -> None:
     """Fit folder/cvae on the rows, and put folder/glow (initialised) and folder/cgan (untrained) beside it.
 
-    Both take source.json and the judge from the first. With `path` the run says that it read its rows there.
+    Both take source.json and the judge from the first.
     """
     recipe = {
-        "dataset": {"path": str(path or "digits"), "label_column": "label"},
+        "dataset": {"path": "digits", "label_column": "label"},
         "generator": {"family": "cvae", "width": 8, "latent_dim": 4, "sampling": "prior"},
         "fit": {"images": images},
     }

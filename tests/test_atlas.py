@@ -1,7 +1,6 @@
 """Explorations of small runs of every family: pictures, page, record."""
 
 import json
-import shutil
 
 import pytest
 from small_runs import make_runs
@@ -18,13 +17,13 @@ EVERYWHERE = {"samples", "temperatures", "classes", "class-to-class", "traversal
 def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("runs")
     write_dataset(small_digits(per_class=14), home / "rows")
-    make_runs(small_digits(per_class=14), home, images=256, path=home / "rows")
+    make_runs(small_digits(per_class=14), home, images=256)
     return home
 
 
 @pytest.mark.parametrize("family", ["cvae", "glow", "cgan"])
 def test_every_family_is_explored_as_far_as_it_goes(family, home):
-    found = synthaug.explore(home / family, per_class=3)
+    found = synthaug.explore(home / family, real=str(home / "rows"), per_class=3)
     assert found.folder == home / family / "exploration"
     encodes = family != "cgan"
     assert found.encodes == encodes and found.training_rows > 20
@@ -38,12 +37,12 @@ def test_every_family_is_explored_as_far_as_it_goes(family, home):
 
 
 def test_directions_are_recorded_with_what_they_do(home):
-    found = synthaug.explore(home / "cvae", per_class=3)  # made by the test before, or now
+    found = synthaug.explore(home / "cvae", real=str(home / "rows"), per_class=3)  # made by the test before, or now
     nats = [direction["nats"] for direction in found.directions]
     assert len(nats) == 4 and nats == sorted(nats, reverse=True)
     assert all(direction["title"].startswith("dimension ") for direction in found.directions)
     assert {effect["statistic"] for effect in found.directions[0]["effects"]} >= {"slant", "ink", "width"}
-    flow = synthaug.explore(home / "glow", per_class=3)
+    flow = synthaug.explore(home / "glow", real=str(home / "rows"), per_class=3)
     assert len(flow.directions) == 10 and flow.directions[0]["nats"] is None
     assert flow.directions[0]["change"] > flow.directions[-1]["change"] > 0
 
@@ -53,7 +52,7 @@ def test_the_same_again_is_finished_and_other_arguments_are_refused(home):
     before = (home / "again" / "exploration.json").stat().st_mtime_ns
     assert synthaug.explore(home / "cgan", output=home / "again", per_class=1) == made
     assert (home / "again" / "exploration.json").stat().st_mtime_ns == before
-    with pytest.raises(synthaug.InputError, match=r"other arguments \(seed\).*--fresh"):
+    with pytest.raises(synthaug.InputError, match=r"other arguments \(seed\).*fresh=True"):
         synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1)
     synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1, fresh=True)
     assert json.loads((home / "again" / "exploration.json").read_text())["arguments"]["seed"] == 1
@@ -70,11 +69,8 @@ def test_rows_of_the_run_are_told_by_their_hashes(home):
 
 
 def test_without_training_rows_the_page_says_so(home):
-    source = json.loads((home / "glow" / "source.json").read_text())
-    shutil.copytree(home / "glow", home / "object")
-    (home / "object" / "source.json").write_text(json.dumps({**source, "dataset": "Dataset in memory"}))
-    found = synthaug.explore(home / "object", per_class=1, output=home / "no-rows")
-    assert not found.training_rows and "--real" in found.notes[0]
+    found = synthaug.explore(home / "glow", per_class=1, output=home / "no-rows")
+    assert not found.training_rows and "real=" in found.notes[0]
     assert set(found.captions) == EVERYWHERE - {"nearest"}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,14 +16,14 @@ import synthaug
 import synthaug.quality.evaluation
 from synthaug import cli
 from synthaug.balance import per_class_plan
-from synthaug.checkpoint import save_generator, save_judge
+from synthaug.checkpoint import save_generator
 from synthaug.codec import to_tensor
 from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.filtering import default_filter
 from synthaug.generation import generate
 from synthaug.generators import CVAE
-from synthaug.judge import fit_judge
+from synthaug.judge import fit_judge, save_judge
 from synthaug.quality import appraisal
 from synthaug.quality.appraisal import compare_features, find_copies, score_accuracy
 from synthaug.quality.assessment import Evaluation
@@ -306,7 +308,7 @@ def test_the_command_writes_its_folder_and_finds_it_again(run_folder, quick, cap
 
 def test_the_rows_are_those_that_generate_writes(run_folder):
     generator = synthaug.load_generator(run_folder)
-    judge = default_filter(synthaug.checkpoint.load_judge(run_folder))
+    judge = default_filter(synthaug.judge.load_judge(run_folder))
     written = generate(generator, per_class_plan(dict.fromkeys(NAMES, 1), 3), seed=5, filter="none")
     temperature = generator.default_temperature
     draws = take_draws(generator, 3, seed=5, temperature=temperature, check=None, judge=judge)
@@ -351,16 +353,10 @@ def test_seen_test_rows_can_be_left_out(run_folder, quick, tmp_path, capsys):
 
 def test_seen_test_rows_and_unknown_training_rows_are_refused(run_folder, quick):
     splits, generator = open_splits("digits"), synthaug.load_generator(run_folder)
-    with pytest.raises(InputError, match=r"test rows are among the train rows of the run.*add --drop-leaks"):
-        evaluate(generator, splits["train"])
+    with pytest.raises(InputError, match=r"test rows are among the train rows of the run.*add drop_leaks=True"):
+        evaluate(generator, splits["train"], real=splits["train"])
     with pytest.raises(InputError, match=r"none of the 540 real rows is among the 160 rows.*--real"):
         evaluate(generator, splits["test"], real=splits["test"])
-    source = json.loads((run_folder / "source.json").read_text())
-    elsewhere = {**source, "dataset": "/nowhere/at-all"}
-    with pytest.raises(InputError, match=r"cannot be opened .*--real DATASET"):
-        synthaug.quality.lineup.load_real_rows(generator, elsewhere, splits["test"])
-    with pytest.raises(InputError, match=r"does not say which rows .*--real DATASET"):
-        synthaug.quality.lineup.load_real_rows(generator, {**source, "dataset": None}, splits["test"])
 
 
 @pytest.mark.parametrize(
@@ -392,21 +388,14 @@ def test_a_bare_generator_of_the_users_own_is_evaluated_with_its_rows(digits, qu
     assert evaluation.cas_interval is None and evaluation.settings["held_out"] == "test"
     assert any("row hashes are not known" in note for note in evaluation.notes)
     assert "default filter" not in evaluation.table and "Notes" in evaluation.to_markdown()
-    with pytest.raises(InputError, match="does not say which rows"):
+    with pytest.raises(InputError, match=r"name them with --real DATASET \(real="):
         synthaug.evaluate(Bare(class_names=names), test, per_class=8)
 
 
 def test_a_signal_ends_it_with_nothing_written(run_folder, quick, monkeypatch, tmp_path, capsys):
-    class Stopped:
-        received = 15
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-    monkeypatch.setattr(synthaug.quality.evaluation, "StopSignals", Stopped)
+    monkeypatch.setattr(
+        synthaug.quality.evaluation, "load_real_rows", lambda *rows, **options: os.kill(os.getpid(), signal.SIGTERM)
+    )
     words = ["evaluate", str(run_folder), "--test", "digits", "--per-class", "2", "--output", str(tmp_path / "out")]
     assert cli._run(words, debug=False) == 143
     assert "run the same again: what was trained is kept" in capsys.readouterr().err

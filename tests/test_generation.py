@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Image, load_dataset
+from datasets import Array2D, ClassLabel, Dataset, Image, load_dataset
 from PIL import Image as Picture
 from toy_rows import make_real, stored
 from toys import (
@@ -24,11 +24,13 @@ from toys import (
 
 from synthaug.balance import BalancePlan, make_plan
 from synthaug.codec import to_pixels
+from synthaug.drawing import Sampler
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.generation import generate
 from synthaug.mixing import strip
-from synthaug.noise import draw_normal
+from synthaug.noise import BLOCK_SIZE, draw_normal
 from synthaug.output import MARK
+from synthaug.png import encode_png
 
 PLAN = make_plan({"ant": 90, "bee": 20, "cat": 3})  # misses 0, 70, 87
 
@@ -72,6 +74,17 @@ def test_the_dataset_has_features_of_the_real_rows_and_provenance():
     first = dataset[0]["provenance"]
     assert first["generator"] == "toy@1" and len(first["checkpoint"]) == 64
     assert (first["seed"], first["draw"]) == (0, 0)
+
+
+def test_columns_of_a_type_that_datasets_adds_are_null_in_synthetic_rows(tmp_path):
+    real = make_real((90, 20, 3))
+    grid = [[[n, 0.5], [1.5, None]] for n in range(len(real))]
+    real = real.add_column("grid", grid).cast_column("grid", Array2D((2, 2), "float32"))
+    before, after = (
+        [row for chunk in rows.with_format("arrow")[:]["grid"].chunks for row in chunk.storage.to_pylist()]
+        for rows in (real, run(tmp_path / "out", mix_with=real))
+    )
+    assert after == [*before, *[None] * 157]
 
 
 def test_classes_follow_the_labels_whatever_the_order_of_the_plan():
@@ -184,6 +197,22 @@ def test_two_workers_write_the_bytes_of_one(tmp_path, check):
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
 
 
+def test_thirty_thousand_rows_hold_the_images_of_their_draws(tmp_path):
+    plan = BalancePlan(dict.fromkeys(NAMES, 0), {"ant": 14_999, "bee": 1, "cat": 15_000})
+    rows = run(tmp_path / "one", plan=plan, filter=keep_bright_corners, rows_per_shard=7_000).with_format("arrow")[:]
+    run(tmp_path / "two", plan=plan, filter=keep_bright_corners, rows_per_shard=7_000, num_processes=2)
+    assert tree(tmp_path / "one") == tree(tmp_path / "two")
+    labels, draws = rows["label"].to_numpy(), np.array([row["draw"] for row in rows["provenance"].to_pylist()])
+    files = [row["bytes"] for row in rows["image"].to_pylist()]
+    sampler = Sampler(ToyGenerator(), keep_bright_corners, seed=0, temperature=1.0)
+    for label, count in enumerate(plan.missing.values()):
+        of_class, made = np.flatnonzero(labels == label), []
+        for number in range(draws[of_class].max() // BLOCK_SIZE + 1):
+            pixels, kept, _ = sampler.draw((label, number))
+            made += zip(number * BLOCK_SIZE + np.flatnonzero(kept), encode_png(pixels[kept]), strict=True)
+        assert [(draws[row], files[row]) for row in of_class] == made[:count]
+
+
 class StopAfter:
     """A filter that raises or signals at its nth block."""
 
@@ -286,7 +315,7 @@ def test_other_arguments_are_refused_until_fresh(tmp_path, options, keys):
     run(tmp_path / "out")
     with pytest.raises(InputError, match="other arguments") as caught:
         run(tmp_path / "out", **options)
-    assert keys in str(caught.value) and "--fresh" in str(caught.value)
+    assert keys in str(caught.value) and "fresh=True" in str(caught.value)
     run(tmp_path / "out", **options, fresh=True)
     run(tmp_path / "new", **options)
     assert tree(tmp_path / "out") == tree(tmp_path / "new")

@@ -25,7 +25,7 @@ from synthaug.cards import add_repo_id, read_front_matter, render_dataset_card, 
 from synthaug.checkpoint import save_generator
 from synthaug.columns import PROVENANCE
 from synthaug.generators import GENERATORS
-from synthaug.hub import is_repo_id
+from synthaug.repositories import is_repo_id
 
 CANARY = "hf_canaryTokenThatNobodyMaySee"
 
@@ -274,7 +274,7 @@ def test_latents_go_along_only_when_asked_and_leave_again(hub, client, run_folde
     client.push(run_folder, "me/latents", include_latents=True)
     latents = (run_folder / "latents.safetensors").read_bytes()
     assert hub.repo("model", "me/latents").files["latents.safetensors"].data == latents
-    assert "--include-latents" in client.push(run_folder, "me/latents")["output"]
+    assert "include_latents" in client.push(run_folder, "me/latents")["output"]
     assert "latents.safetensors" not in hub.repo("model", "me/latents").files
 
 
@@ -321,7 +321,7 @@ def test_public_has_to_be_asked_for(hub, client, dataset_folder):
     assert "error" not in client.push(dataset_folder, "me/public", private=False)
     assert not hub.repo("dataset", "me/public").private
     answer = client.push(dataset_folder, "me/public")
-    assert answer["error"] == "InputError" and "--public" in answer["message"]
+    assert answer["error"] == "InputError" and "private=False" in answer["message"]
     client.push(dataset_folder, "me/private")
     answer = client.push(dataset_folder, "me/private", private=False)
     assert "stays private" in answer["output"] and hub.repo("dataset", "me/private").private
@@ -337,7 +337,7 @@ def test_a_foreign_repository_is_left_alone(hub, client, dataset_folder, card):
     repo.put(data__csv=b"a,b\n", **({"README__md": card} if card else {}))
     before = len(repo.commits)
     answer = client.push(dataset_folder, name)
-    assert answer["error"] == "InputError" and "--force" in answer["message"] and "\n" not in answer["message"]
+    assert answer["error"] == "InputError" and "force=True" in answer["message"] and "\n" not in answer["message"]
     assert len(repo.commits) == before
     if card == b"# My data\n":
         assert "error" not in client.push(dataset_folder, name, force=True)
@@ -517,7 +517,7 @@ def test_a_pushed_run_comes_back_and_samples_the_same(hub, client, run_folder):
     pulled = client.run(
         """
         import synthaug, torch
-        from synthaug.hub import pull
+        from synthaug.pulling import pull
         labels = torch.tensor([0, 1, 1])
         images = [
             synthaug.load_generator(source).sample(labels, rng=torch.Generator().manual_seed(0))

@@ -32,9 +32,9 @@ def measure(function, *arguments):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def read_status(name, process="self"):
-    """Return a figure of a process's status in bytes."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+def read_status(name):
+    """Return a figure of this process's status in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
 
 
@@ -42,21 +42,12 @@ def read_status(name, process="self"):
 
 
 def peak_of_writing(rows, folder):
-    """Write rows of 8 px as `generate` does; return the peak resident memory of it and its writing process, bytes."""
+    """Write rows of 8 px as `generate` does; return the peak resident memory in bytes."""
     import torch
     from toys import ToyGenerator
 
     from synthaug.balance import BalancePlan
     from synthaug.generation import write_rows
-    from synthaug.shardprocess import ShardProcess
-
-    writers, leave = [], ShardProcess.__exit__
-
-    def note(process, *error):
-        writers.append(read_status("VmHWM", process._process.pid))
-        leave(process, *error)
-
-    ShardProcess.__exit__ = note
 
     torch.set_num_threads(1)
     ToyGenerator.decode_noise = lambda self, noise, labels, temperature: noise.clamp(-1, 1)
@@ -65,7 +56,7 @@ def peak_of_writing(rows, folder):
         ToyGenerator(), BalancePlan({"ant": 0, "bee": 0}, {"ant": rows // 2, "bee": rows // 2}), seed=0, filter="none",
         output=folder, split="train", on_bad_image="error", num_processes=1, fresh=False, **options,
     )  # fmt: skip
-    return read_status("VmHWM") + sum(writers)
+    return read_status("VmHWM")
 
 
 @pytest.mark.slow

@@ -19,13 +19,14 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState
 from test_generation import tree
 from toys import ToyGenerator, keep_bright_corners
 
-from synthaug import checkpoint, completion, descent, drawing, engine, export, fitting, folder, generation, training
+from synthaug import checkpoint, completion, descent, drawing, engine, export, fitting, folder, judge, training
 from synthaug.balance import make_plan
 from synthaug.checkpoint import is_run, load_state, save_state
 from synthaug.cli import main
@@ -35,7 +36,6 @@ from synthaug.fitting import fit
 from synthaug.generation import generate
 from synthaug.generators import CVAE
 from synthaug.judge import fit_judge
-from synthaug.shardprocess import RemoteShard
 from synthaug.shards import ShardWriter
 from synthaug.sources import open_dataset
 
@@ -44,7 +44,7 @@ SIZES = {
     "cgan": {"width": 16},
     "glow": {"dense_steps": 2, "dense_width": 16},
 }
-POINTS = ((checkpoint, "_write_tensors"), (checkpoint, "hash_file"), (checkpoint, "write_file"),
+POINTS = ((checkpoint, "write_tensors"), (checkpoint, "hash_file"), (checkpoint, "write_file"),
           (checkpoint, "remove"), (fitting, "write_file"), (completion, "write_file"), (training, "hold_vote"),
           (Path, "replace"))  # fmt: skip
 """Calls around which a fit is killed: steps, files of a state, their hashes, and the renames."""
@@ -397,7 +397,7 @@ def test_a_signal_in_the_finish_on_two_processes_costs_no_training(number, digit
         original = fitting.is_run
 
         def save_judge(*arguments):  # the first process, in the middle of its files
-            checkpoint.save_judge(*arguments)
+            judge.save_judge(*arguments)
             os.kill(os.getpid(), number)
 
         def look(folder):  # the other one, while it waits
@@ -515,17 +515,15 @@ import sys
 sys.path.insert(0, {tests!r})
 from test_reliability import generate_small
 if __name__ == "__main__":
-    generate_small({output!r}, {check!r}, {processes}, {kill_at!r}, own_writer={check!r} == "none")
+    generate_small({output!r}, {check!r}, {processes}, {kill_at!r})
 """
-WRITING = ((drawing.BlockPool, "get"), (ShardWriter, "write"), (RemoteShard, "write"), (folder, "hash_file"),
+WRITING = ((drawing.BlockPool, "get"), (ShardWriter, "write"), (pq.ParquetWriter, "write_table"), (folder, "hash_file"),
            (folder, "publish"), (folder, "write_file"), (export, "write_file"), (Path, "rename"),
            (Path, "replace"))  # fmt: skip
-"""Calls around which a generation is killed: blocks, rows, hashes, and the files that appear."""
+"""Calls around which a generation is killed: blocks, rows, row groups, hashes, and the files that appear."""
 
 
-def generate_small(output, check, processes, kill_at=None, *, own_writer=False):
-    if own_writer:
-        generation._ROWS_FOR_A_PROCESS = 0
+def generate_small(output, check, processes, kill_at=None):
     if kill_at is not None:
         lay(Fuse(kill_at), setattr, WRITING)
     check = keep_bright_corners if check == "corners" else "none"

@@ -68,6 +68,44 @@ def test_large_rows_make_smaller_row_groups(tmp_path):
     assert pq.ParquetFile(tmp_path / "a").metadata.num_row_groups == 2
 
 
+def test_a_row_group_that_cannot_be_written_is_told_once_and_for_all(tmp_path, monkeypatch):
+    written = []
+
+    def write_table(self, group, row_group_size):
+        written.append(len(group))
+        if len(written) == 2:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", write_table)
+    writer = ShardWriter(tmp_path / "a", SCHEMA)
+    with pytest.raises(OSError, match="no space left"):  # the second row group fails while the third one is made
+        for start in range(0, 9_000, 500):
+            writer.write(make_table(start, start + 500))
+    with pytest.raises(OSError, match="no space left"):
+        writer.close()
+    assert written == [1_000, 1_000]
+
+
+def test_a_shard_that_cannot_be_written_is_not_recorded(tmp_path, monkeypatch):
+    write_table, failing = pq.ParquetWriter.write_table, [False, False, True]
+
+    def fail_at_the_third(self, *arguments, **options):
+        if failing and failing.pop(0):
+            raise OSError("no space left")
+        write_table(self, *arguments, **options)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", fail_at_the_third)
+    with pytest.raises(OSError, match="no space left"):
+        make_folder(tmp_path / "out")
+    assert not (tmp_path / "out" / "data").exists()
+    _, made = make_folder(tmp_path / "out")
+    make_folder(tmp_path / "whole")
+    assert made == [5, 12]  # two shards of 20 rows and one of 3 were there
+    assert [p.read_bytes() for p in sorted((tmp_path / "out" / "data").iterdir())] == [
+        p.read_bytes() for p in sorted((tmp_path / "whole" / "data").iterdir())
+    ]
+
+
 def make_folder(path: Path, arguments=None, rows=(45, 12), **options):
     streams = [Counter(n) for n in rows]
     arguments = arguments or {"seed": 0}

@@ -16,8 +16,8 @@ from synthaug.benchmarks.results import ArmResults
 from synthaug.cards.markdown import escape_markdown
 from synthaug.errors import InputError
 from synthaug.metrics import Estimate, estimate_mean
+from synthaug.numbers import percent, points
 from synthaug.output import write_file
-from synthaug.report import percent, points
 
 __all__ = ["CONFIDENCE", "Advice", "Evidence", "weigh_evidence"]
 
@@ -162,6 +162,4 @@ class Advice:
             values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**values)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(
-                f"{str(path)!r} cannot be read ({error}); add --fresh (fresh=True) to start anew"
-            ) from None
+            raise InputError(f"{str(path)!r} cannot be read ({error}); add fresh=True to start anew") from None

@@ -25,6 +25,7 @@ from synthaug.cards.markdown import (
     escape_markdown,
     format_number,
 )
+from synthaug.recipe import IN_MEMORY
 
 __all__ = [
     "AcceptanceFacts",
@@ -36,6 +37,7 @@ __all__ = [
     "drop_local_paths",
     "escape_markdown",
     "merge_front_matter",
+    "name_public",
     "read_front_matter",
     "render_dataset_card",
     "render_model_card",
@@ -63,6 +65,9 @@ PATH_KEYS = frozenset(
     )
 )
 """Keys of a recipe whose text may be a path of the machine that ran it."""
+
+_NAMES = frozenset(("digits", IN_MEMORY))
+"""What `dataset.path` says of rows that lie in no file."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 
@@ -153,9 +158,26 @@ def drop_local_paths(recipe: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in recipe.items():
         if isinstance(value, Mapping):
             kept[key] = drop_local_paths(value)
-        elif not (key in PATH_KEYS and isinstance(value, str | Path) and (key == "output" or _is_local(str(value)))):
+        elif not (key in PATH_KEYS and isinstance(value, str | Path) and _may_be_local(key, str(value))):
             kept[key] = value
     return kept
+
+
+def name_public(source: str) -> str | None:
+    """Return the name of a dataset where everybody may know it: `digits`, a Hub id; None for a path of this machine.
+
+    Example:
+        >>> name_public("digits"), name_public("/data/xrays")
+        ('digits', None)
+    """
+    return source if source in _NAMES or _hub_id(source) else None
+
+
+def _may_be_local(key: str, text: str) -> bool:
+    """Tell whether the text of a recipe may be a path of the machine that ran it."""
+    if key == "balance":
+        return text.endswith(".json")
+    return key == "output" or name_public(text) is None
 
 
 def add_verdict(card: str, verdict: VerdictFacts) -> str:
@@ -279,7 +301,12 @@ def _plain(value: Any) -> Any:
 
 def _hub_id(source: str | None) -> str | None:
     """Return `source` if it is a Hub id and no path of this machine."""
-    return source if source and HUB_ID.fullmatch(source) and not _is_local(source) else None
+    try:
+        # a folder of the same name wins over a Hub id when a dataset is opened, so it does here
+        public = source is not None and HUB_ID.fullmatch(source) is not None and not Path(source).exists()
+    except (OSError, ValueError):  # too long
+        public = False
+    return source if public else None
 
 
 def _source(source: str | None) -> Markup | None:
@@ -296,15 +323,3 @@ def _picture(path: str | None) -> Markup | None:
     """Return a relative picture path that cannot leave the folder or the Markdown link, else None."""
     safe = path is not None and re.fullmatch(r"(?!/)[\w./-]+\.(png|jpg|jpeg|webp)", path) and ".." not in path
     return Markup(cast(str, path)) if safe else None
-
-
-def _is_local(text: str) -> bool:
-    """Return whether `text` is a path rather than an embedded name, a Hub id or a word."""
-    if text == "digits":
-        return False
-    try:
-        # A folder of the same name wins over a Hub id when a dataset is opened, so it does here.
-        exists = Path(text).exists()
-    except (OSError, ValueError):
-        exists = False
-    return exists or (re.search(r"[/\\~]", text) is not None and not HUB_ID.fullmatch(text))

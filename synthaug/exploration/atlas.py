@@ -12,7 +12,6 @@ from typing import Any
 from datasets import Dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from synthaug import __version__
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.data import LabeledImages
 from synthaug.errors import InputError
@@ -20,11 +19,12 @@ from synthaug.exploration.latents import LatentSpace
 from synthaug.exploration.panels import Panel
 from synthaug.exploration.survey import describe_traversal, survey_space
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.hub import load_generator, resolve_run
 from synthaug.output import OutputFolder, write_file
+from synthaug.pulling import load_generator, resolve_run
 from synthaug.rows import digest_rows
 from synthaug.sources import open_dataset
-from synthaug.trainingrows import find_training_rows, reopen_training_rows
+from synthaug.trainingrows import find_training_rows
+from synthaug.version import __version__
 
 __all__ = ["Exploration", "explore"]
 
@@ -80,8 +80,8 @@ def explore(
     Args:
         run: A run folder, the Hub id of one, or a generator loaded from one.
         output: Folder to make; RUN/exploration when None, which a Hub id has no place for.
-        real: The rows the run was fitted on, as a DATASET or a `datasets.Dataset`; None looks where the fit found
-            them. Only rows whose pixel hash is among the training rows of the run count.
+        real: The rows the run was fitted on, as a DATASET or a `datasets.Dataset`; what the run names is not opened.
+            Only rows whose pixel hash is among the training rows of the run count.
         split: Split of a DATASET given by name; that of the fit when None.
         per_class: Samples of each class, 1 to 100.
         seed: Seed of the draws.
@@ -101,7 +101,7 @@ def explore(
         raise InputError("the generator is of no run; fit it with an output, or load it with load_generator")
     local = isinstance(run, ConditionalGenerator) or Path(run).exists()
     if output is None and not local:
-        raise InputError(f"no --output given, and {str(run)!r} is a Hub id; name the folder to make")
+        raise InputError(f"no output= given, and {str(run)!r} is a Hub id; name the folder to make")
     target = Path(output) if output is not None else resolve_run(folder) / "exploration"
     source = read_source(folder)
     rows = open_dataset(real, split or source["split"]) if isinstance(real, str) else real
@@ -113,7 +113,7 @@ def explore(
     with OutputFolder(target, "explore", arguments, fresh=fresh) as output_folder:
         if output_folder.has_finished(_RECORD):
             return _read(target)
-        training, why = _find_rows(rows, source, local)
+        training, why = _find_rows(rows, source)
         space = LatentSpace(generator, temperature=warmth)
         found = survey_space(space, training, why, per_class=per_class, seed=seed)
         made = Exploration(
@@ -136,13 +136,11 @@ def _check_numbers(per_class: int, seed: int, temperature: float | None) -> None
         raise InputError(f"temperature is {temperature}; give a number of at least 0, such as 0.9")
 
 
-def _find_rows(rows: Dataset | None, source: dict[str, Any], local: bool) -> tuple[LabeledImages | None, str]:
-    """Return the training rows, or None and why there are none."""
-    if rows is not None:
-        return find_training_rows(rows, source), ""
-    if not local:  # a path named by a file from elsewhere is not opened
-        return None, "the run came from the Hub; name its training rows with --real to see them"
-    return reopen_training_rows(source)
+def _find_rows(rows: Dataset | None, source: dict[str, Any]) -> tuple[LabeledImages | None, str]:
+    """Return the training rows, or None and why there are none: what a run names is not opened."""
+    if rows is None:
+        return None, "no training rows are given; name them with real= to see them"
+    return find_training_rows(rows, source), ""
 
 
 # ------------------------------------------------------------------------------------------------------- files

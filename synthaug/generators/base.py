@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from synthaug.errors import InputError
 from synthaug.noise import BatchRandom
+from synthaug.tensorfiles import Layout
 
 __all__ = ["ConditionalGenerator", "Objective", "Preset", "check_range"]
 
@@ -121,7 +122,7 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
     ) -> None:
         super().__init__()
         if not 8 <= image_size <= 64:
-            raise InputError(f"image_size is {image_size}; allowed are 8 to 64: choose --image-size in that range")
+            raise InputError(f"image_size is {image_size}; allowed are 8 to 64")
         if channels not in (1, 2, 3, 4):
             raise InputError(f"channels is {channels}; allowed are 1, 2, 3 and 4")
         if len(class_names) < 1:
@@ -175,6 +176,22 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
         Args:
             batches: All training rows in turn, as images (N, C, H, W) in [-1, 1] and labels (N,).
         """
+
+    def latent_layout(self) -> Layout:
+        """Return the type and the shape of each of the `latents` that `memorize` makes; none by default.
+
+        A word in a shape stands for any one number, such as that of the training rows. A file of other tensors is
+        refused before it is read.
+        """
+        return {}
+
+    def recall(self, latents: Mapping[str, Tensor]) -> None:
+        """Take `latents` from a file, after their layout was compared.
+
+        Raises:
+            ValueError: Their values do not belong together.
+        """
+        self.latents = dict(latents)
 
     def open_choices(self) -> dict[str, tuple[Any, ...]]:
         """Return constructor arguments that the fit is to choose on validation rows, each with its values.

@@ -18,9 +18,17 @@ from synthaug.generators.clearance import Paintings, draw_clear
 from synthaug.generators.ladder import LadderNetwork
 from synthaug.generators.layers import Canvas
 from synthaug.generators.likelihoods import DiscretizedLogistic, Likelihood, OptimalGaussian
-from synthaug.generators.neighbourhood import CHOICES, draw_between, draw_transferred, store_latents
+from synthaug.generators.neighbourhood import (
+    CHOICES,
+    check_stored,
+    describe_stored,
+    draw_between,
+    draw_transferred,
+    store_latents,
+)
 from synthaug.generators.sharpness import match_detail, measure_detail, sharpen
 from synthaug.noise import BatchRandom
+from synthaug.tensorfiles import Layout
 
 __all__ = ["CVAE"]
 
@@ -28,6 +36,8 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {"gaussian": OptimalGaussian, "logist
 SAMPLINGS = ("neighbours", "prior", "transfer")
 _KIN = "kin"
 """A way of sampling more, where classes are joint groups."""
+_MOST_TRIES = 1_000
+"""Draws for a sample at most; the noise of each lies in memory."""
 _GAMMA, _PENALTY_EVERY = 1.0, 8
 _LATENT_DECAY = 1e-3
 """Weight of `latent_penalty` in a deterministic autoencoder, whose latents nothing else keeps near zero."""
@@ -143,7 +153,7 @@ class CVAE(ConditionalGenerator):
         super().__init__(class_names=class_names, image_size=image_size, channels=channels, attributes=attributes)
         _check_word("sampling", sampling, ("auto", *self._samplings()))
         _check_word("likelihood", likelihood, LIKELIHOODS)
-        counts = {"width": (width, 1), "latent_dim": (latent_dim, 1), "depth": (depth, 0), "tries": (tries, 1)}
+        counts = {"width": (width, 1), "latent_dim": (latent_dim, 1), "depth": (depth, 0)}
         weights = {"beta": (beta, 0), "free_bits": (free_bits, 0), "adversarial": (adversarial, 0)}
         weights |= {
             "warmup": (warmup, 0),
@@ -153,6 +163,7 @@ class CVAE(ConditionalGenerator):
         }
         for name, (value, least) in {**counts, "spatial_latents": (spatial_latents, 0), **weights}.items():
             check_range(name, value, least)
+        check_range("tries", tries, 1, _MOST_TRIES)
         for name, value in {"color": color, "affine": affine, "translation": translation}.items():
             check_range(name, value, 0, 1)
         check_range("learning_rate", learning_rate, 0, above=True)
@@ -166,6 +177,7 @@ class CVAE(ConditionalGenerator):
         self.beta, self.free_bits, self.warmup, self.adversarial = beta, free_bits, warmup, adversarial
         self.sampling, self.spread, self.expansion = sampling, spread, expansion
         self.tries, self.clearance, self.detail = tries, clearance, detail
+        self.latent_dim = latent_dim
         self._painted: tuple[dict[str, Tensor], tuple[bool, torch.device], Paintings] | None = None
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.likelihood: Likelihood = LIKELIHOODS[likelihood]()
@@ -367,6 +379,21 @@ class CVAE(ConditionalGenerator):
         if self.detail:
             self.latents["sharpening"] = self._measure_sharpening(details)
         self._painted = None  # the judge that is fitted next needs the memory; painted anew when asked for
+
+    def latent_layout(self) -> Layout:
+        """Return the layout of what `memorize` keeps."""
+        layout = describe_stored(self.num_classes, self.latent_dim, kin=self.attributes is not None)
+        single = {"spacing": self.clearance, "sharpening": self.detail}
+        return {**layout, **{name: (torch.float32, ()) for name, kept in single.items() if kept}}
+
+    def recall(self, latents: Mapping[str, Tensor]) -> None:
+        """Take what `memorize` has kept.
+
+        Raises:
+            ValueError: The rows that the classes count are not those that are there.
+        """
+        check_stored(latents)
+        super().recall(latents)
 
     def _measure_sharpening(self, details: Tensor) -> Tensor:
         """Return (), how much samples are to be sharpened to look as sharp as training images of the same classes.

@@ -10,8 +10,17 @@ import torch
 from torch import Tensor
 
 from synthaug.attributes import shrink_centres
+from synthaug.tensorfiles import Layout
 
-__all__ = ["CHOICES", "draw_between", "draw_transferred", "pool_latents", "store_latents"]
+__all__ = [
+    "CHOICES",
+    "check_stored",
+    "describe_stored",
+    "draw_between",
+    "draw_transferred",
+    "pool_latents",
+    "store_latents",
+]
 
 CANDIDATES = 4
 """Images drawn at random from which the nearest becomes the second of a pair."""
@@ -46,6 +55,30 @@ def store_latents(
     if made is None:
         return stored
     return {**stored, "kin": relations.contiguous(), "kin_centres": shrink_centres(mu, labels, made)}
+
+
+def describe_stored(num_classes: int, size: int, *, kin: bool) -> Layout:
+    """Return the type and the shape of each tensor that `store_latents` returns.
+
+    Args:
+        num_classes: K.
+        size: D.
+        kin: Whether classes have kin.
+    """
+    rows, centres = (torch.float32, ("rows", size)), (torch.float32, (num_classes, size))
+    layout = {"mu": rows, "sigma": rows, "counts": (torch.int64, (num_classes,)), "centres": centres}
+    return {**layout, **({"kin": (torch.int64, (num_classes,)), "kin_centres": centres} if kin else {})}
+
+
+def check_stored(stored: Mapping[str, Tensor]) -> None:
+    """See that the counts of stored latents are those of the rows that are there.
+
+    Raises:
+        ValueError: They are not.
+    """
+    counts, rows = stored["counts"], len(stored["mu"])
+    if bool(((counts < 0) | (counts > rows)).any()) or int(counts.sum()) != rows:
+        raise ValueError(f"the latents count {counts.tolist()[:10]} rows of the classes, but hold {rows}")
 
 
 @dataclass(frozen=True)

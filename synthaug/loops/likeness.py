@@ -33,6 +33,11 @@ def read_pixels(image: Any) -> NDArray[np.uint8]:
         InputError: It is none of these, or its values lie outside [0, 1].
     """
     if isinstance(image, PillowImage.Image):
+        if image.mode == "F" or image.mode.startswith("I"):
+            raise InputError(
+                f"an image has the mode {image.mode} (more than 8 bits); give images of 8 bits, or tensors or arrays "
+                "of floats in [0, 1]"
+            )
         plain = image if image.mode in _CHANNELS else image.convert("RGB")
         values = np.asarray(plain)
     elif isinstance(image, Tensor):

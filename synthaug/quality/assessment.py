@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from synthaug.cards.markdown import environment, escape_markdown
 from synthaug.errors import InputError
+from synthaug.numbers import percent, spread
 from synthaug.output import write_file
-from synthaug.report import percent, spread
 
 __all__ = ["Evaluation"]
 
@@ -165,7 +165,7 @@ class Evaluation:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"no evaluation can be read in {str(folder)!r} ({reason}); add --fresh (fresh=True) to evaluate anew"
+                f"no evaluation can be read in {str(folder)!r} ({reason}); add fresh=True to evaluate anew"
             ) from None
 
 

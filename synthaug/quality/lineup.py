@@ -16,7 +16,6 @@ from synthaug.errors import InputError
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.leaks import check_leaks, run_hashes
 from synthaug.quality.draws import Draws
-from synthaug.sources import open_dataset
 
 __all__ = ["Lineup", "RealRows", "load_real_rows", "take_evenly"]
 
@@ -86,14 +85,18 @@ def load_real_rows(
         generator: The generator.
         source: The run's source.json; empty for a generator that lies in no run folder.
         test: Rows that judge; rows marked synthetic are left out.
-        real: Rows among which the run's are found by their pixel hashes; the dataset named in `source` when None.
+        real: Rows among which the run's are found by their pixel hashes. What `source` names is not opened.
         on_bad_image: For corrupt test rows, "error" or "skip".
         drop_leaks: Leave out test rows that the run has seen, instead of refusing.
 
     Raises:
-        InputError: If the run's rows cannot be found, a class is unknown, or the run has seen a test row.
+        InputError: If the run's rows are not given or not found, a class is unknown, or the run has seen a test row.
     """
-    real = _open_real(source) if real is None else real
+    if real is None:
+        raise InputError(
+            "evaluate needs the rows that the run was fitted on, and does not open what the run names; name them with "
+            "--real DATASET (real=... in Python)"
+        )
     names, codec = tuple(generator.class_names), Codec.from_dict(source["codec"]) if source else None
     like: dict[str, Any] = {"class_names": names, "image_size": None if codec else generator.image_size, "codec": codec}
     known = run_hashes(source)
@@ -111,7 +114,7 @@ def load_real_rows(
         if not fair.all():
             notes.append(f"{int((~fair).sum())} test rows that the run has seen were left out.")
         judging = judging.take(np.flatnonzero(fair))
-    remedy = "add --drop-leaks (drop_leaks=True) to leave these out, or give other test rows"
+    remedy = "add drop_leaks=True to leave these out, or give other test rows"
     check_leaks(judging.hashes, {}, seen, test_rows=judging.rows, drop=False, remedy=remedy)
     return RealRows(
         train,
@@ -120,18 +123,6 @@ def load_real_rows(
         "clean" if known else "not checked",
         (*notes, *_describe_gaps(train, judging)),
     )
-
-
-def _open_real(source: Mapping[str, Any]) -> Dataset:
-    spec = source.get("dataset")
-    remedy = "name the dataset it was fitted on with --real DATASET (real=... in Python)"
-    if not spec:
-        raise InputError(f"the run does not say which rows it was fitted on; {remedy}")
-    try:
-        return open_dataset(str(spec), source.get("split") or "train")
-    except InputError as error:
-        reason = str(error).partition(";")[0]
-        raise InputError(f"the rows the run was fitted on cannot be opened ({reason}); {remedy}") from None
 
 
 def _columns_in(dataset: Dataset, source: Mapping[str, Any]) -> dict[str, Any]:
@@ -162,7 +153,7 @@ def _split(
     if not len(train):
         raise InputError(
             f"none of the {len(whole)} real rows is among the {len(known.get('train', []))} rows the run was fitted "
-            "on; give the dataset it was fitted on with --real DATASET (real=... in Python)"
+            "on; give the dataset it was fitted on with real=DATASET"
         )
     notes, missing = [], len(set(known["train"]) - set(train.hashes.tolist()))
     if missing:

@@ -16,9 +16,8 @@ from datasets import Image as ImageFeature
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from synthaug.drawnrows import as_binary
 from synthaug.noise import BLOCK_SIZE
-from synthaug.png import pack_png
+from synthaug.sampling import encode_images
 from synthaug.shards import ShardWriter
 
 FEATURES = Features({"image": ImageFeature()})
@@ -52,9 +51,7 @@ def write_ours(pixels, path):
     kind = schema.field("image").type
     with ShardWriter(path, schema) as writer:
         for start in range(0, len(pixels), BLOCK_SIZE):
-            files = pack_png(pixels[start : start + BLOCK_SIZE])
-            parts = [as_binary(files), pa.nulls(len(files), pa.string())]
-            writer.write(pa.table([pa.StructArray.from_arrays(parts, fields=list(kind))], schema=schema))
+            writer.write(pa.table([encode_images(pixels[start : start + BLOCK_SIZE], kind)], schema=schema))
 
 
 def encode_by_pil(image):
