@@ -21,6 +21,7 @@ from synthaug.classical import BACKENDS
 from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.jobs import name_generator
 from synthaug.metrics import TUNING_SEEDS
 from synthaug.output import OutputFolder
 from synthaug.report import Report
@@ -126,6 +127,7 @@ def benchmark(
         "steps": template.steps, "classifier": classifier, "backend": backend, "device": device,
         "drop_leaks": drop_leaks, "source": contest.leaks.run, **contest.digests(),
         **({} if contest.groups is None else {"group_by": contest.groups.facts()}),
+        **({"generator": name_generator(generator)} if generator and any("latent-" in name for name in names) else {}),
     }  # fmt: skip
     processes = count_processes(device, num_processes, shown_bytes=contest.shown_bytes)
     setting = Setting(template, seeds, processes, named)
