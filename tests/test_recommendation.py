@@ -217,4 +217,4 @@ def test_joint_groups_are_weighed_and_counted(monkeypatch, tmp_path):
     monkeypatch.setattr(journey, "recommend", lambda rows, **options: given.update(options) or advice)
     assert run_command("recommend", "digits", "--group-by", "label,site", "-o", str(tmp_path)) == 0
     assert given["group_by"] == ["label", "site"]
-    assert read_recipe(tmp_path / "recipe.yaml")["dataset"]["group_by"] == ["label", "site"]
+    assert given["dataset"]["path"] == "digits" and given["dataset"]["group_by"] == ["label", "site"]
