@@ -12,19 +12,15 @@ from typing import Any
 from datasets import Dataset
 
 from synthaug.benchmarks.arms import RESERVED, SYNTHETIC, Arm, check_arms, default_arms
-from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, count_trainings, make_template
-from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.findings import write_findings
-from synthaug.benchmarks.material import collect_material
+from synthaug.benchmarks.report import Report
+from synthaug.benchmarks.runner import Campaign, Setting, count_processes, count_trainings, make_template
+from synthaug.benchmarks.splits import Contest, load_contest
+from synthaug.benchmarks.training_data import collect_material
 from synthaug.benchmarks.tuning import TRIALS
-from synthaug.classical import BACKENDS
-from synthaug.classifier import CLASSIFIERS, resolve_device
-from synthaug.errors import InputError, suggest
-from synthaug.generators.base import ConditionalGenerator
-from synthaug.metrics import TUNING_SEEDS
-from synthaug.output import OutputFolder
-from synthaug.report import Report
-from synthaug.version import __version__
+from synthaug.classifiers import CLASSIFIERS, resolve_device
+from synthaug.core import BACKENDS, TUNING_SEEDS, InputError, OutputFolder, __version__, suggest
+from synthaug.generators import ConditionalGenerator
 
 __all__ = ["benchmark"]
 

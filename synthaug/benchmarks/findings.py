@@ -8,21 +8,14 @@ from typing import Any
 import numpy as np
 
 from synthaug.benchmarks.comparisons import compare_arms, compare_groups, compare_joint, compare_pair, count_equivalents
-from synthaug.benchmarks.contest import Contest
 from synthaug.benchmarks.grouping import Grouping
+from synthaug.benchmarks.report import Report
 from synthaug.benchmarks.results import ArmResults, choose_front
+from synthaug.benchmarks.splits import Contest
 from synthaug.benchmarks.tuning import Trials
 from synthaug.benchmarks.verdicts import decide, write_sentence
-from synthaug.gallery import draw_pictures
-from synthaug.metrics import (
-    MINIMUM_SEEDS,
-    Estimate,
-    confusion_matrix,
-    estimate_mean,
-    macro_f1,
-    mean_recalls,
-)
-from synthaug.report import Report
+from synthaug.core import MINIMUM_SEEDS, Estimate, confusion_matrix, estimate_mean, macro_f1, mean_recalls
+from synthaug.publishing import draw_pictures
 
 __all__ = ["write_findings"]
 
