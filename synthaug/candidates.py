@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset
 
 from synthaug.balance import benchmark_plan
-from synthaug.checkpoint import load_generator, read_source
+from synthaug.checkpoint import load_run, read_source
 from synthaug.errors import FailedError
 from synthaug.fitting import fit
 from synthaug.generation import generate
@@ -86,7 +86,7 @@ def draw_candidates(candidates: Sequence[Candidate], folder: Path, *, seed: int)
         print(f"recommend: drawing from {candidate.name}", file=sys.stderr)
         try:
             drawn[candidate] = generate(
-                load_generator(candidate.run),
+                load_run(candidate.run),
                 benchmark_plan(read_source(candidate.run)["class_counts"]),
                 seed=seed,
                 temperature=candidate.temperature,

@@ -12,35 +12,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from synthaug.codec import MAX_SIZE, MIN_SIZE
 from synthaug.errors import InputError, RankError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.judge import Judge
 from synthaug.output import claim, hash_file, is_listed, publish, remove, temporary_name, write_file
 from synthaug.tensorfiles import Layout, TensorFile, describe_tensors, outline_module, read_tensors
 
 __all__ = [
+    "LATENTS",
+    "RUN_FILES",
     "checkpoint_hash",
+    "explain_damage",
     "find_family",
     "is_run",
-    "load_generator",
-    "load_judge",
+    "load_run",
     "load_snapshots",
     "load_state",
     "read_source",
     "save_generator",
-    "save_judge",
     "save_snapshot",
     "save_state",
+    "write_tensors",
 ]
 
-MAX_CLASSES, MAX_PARAMETERS, MAX_JUDGE_WIDTH = 100_000, 2_000_000_000, 1_024
+LATENTS = "latents.safetensors"
+RUN_FILES = (
+    "README.md", "config.json", "model.safetensors", "judge.safetensors", "source.json", "recipe.yaml",
+    "log.jsonl", "samples/*.png",
+)  # fmt: skip
+
+MAX_CLASSES, MAX_PARAMETERS = 100_000, 2_000_000_000
 
 _MANIFEST = "manifest.json"
 """File of a state that lists the others with their hashes; it is written last."""
@@ -60,7 +65,8 @@ def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGen
     return GENERATORS[family]
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file, by atomic rename."""
     temporary = temporary_name(claim(path))
     # safetensors refuses shared and non-contiguous tensors
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
@@ -83,15 +89,15 @@ def save_generator(folder: Path, generator: ConditionalGenerator, config: Mappin
         generator: The generator with its averaged weights.
         config: Keyword arguments of its constructor.
     """
-    _write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
+    write_tensors(folder / "model.safetensors", generator.state_dict(), {"format": "pt"})
     if generator.latents:
-        _write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
+        write_tensors(folder / "latents.safetensors", generator.latents, {"format": "pt"})
     content = {"family": generator.family, "version": generator.version, **config}
     write_file(folder / "config.json", json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     generator.run_folder = folder
 
 
-def load_generator(
+def load_run(
     folder: str | Path, family: type[ConditionalGenerator] | None = None, *, device: str = "cpu"
 ) -> ConditionalGenerator:
     """Load the generator of a finished run, in eval mode.
@@ -108,7 +114,7 @@ def load_generator(
     if not is_run(folder):
         hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the --output of a fit"
         raise InputError(f"{str(folder)!r} is not a finished run (no config.json and model.safetensors); {hint}")
-    with _readable(folder):
+    with explain_damage(folder):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         name = config.pop("family")
         cls, version = family or find_family(name), config.pop("version", None)
@@ -135,8 +141,15 @@ def load_generator(
 
 
 @contextlib.contextmanager
-def _readable(folder: Path) -> Iterator[None]:
-    """Let what goes wrong with the files of a run be one line with a remedy."""
+def explain_damage(folder: Path) -> Iterator[None]:
+    """Context in which an error about the files of a run becomes one line with a remedy.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        InputError: What is wrong.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
@@ -144,57 +157,6 @@ def _readable(folder: Path) -> Iterator[None]:
             raise
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
-
-
-class _JudgeArguments(BaseModel):
-    """Arguments of a judge, as they stand in its file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    class_names: list[str] = Field(min_length=1, max_length=MAX_CLASSES)
-    image_size: int = Field(ge=MIN_SIZE, le=MAX_SIZE)
-    channels: int = Field(ge=1, le=4)
-    width: int = Field(ge=1, le=MAX_JUDGE_WIDTH)
-
-    @field_validator("class_names")
-    @classmethod
-    def _distinct(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("a name stands twice")
-        return names
-
-
-def save_judge(folder: Path, judge: Judge) -> None:
-    """Write judge.safetensors; the constructor's arguments travel in its metadata."""
-    _write_tensors(folder / "judge.safetensors", judge.state_dict(), {"config": json.dumps(judge.config())})
-
-
-def load_judge(folder: str | Path) -> Judge:
-    """Load the run's judge, in eval mode.
-
-    Raises:
-        InputError: If the run has none, or one whose file is damaged.
-    """
-    path = Path(folder) / "judge.safetensors"
-    if not path.is_file():
-        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
-    with _readable(path.parent):
-        file = TensorFile.open(path)
-        config = _read_arguments(file)
-        blank = outline_module(lambda: Judge(**config), file)
-        weights = read_tensors(file, describe_tensors(blank.state_dict()))
-        judge = Judge(**config)
-        judge.load_state_dict(weights, strict=True)
-    return judge.eval()
-
-
-def _read_arguments(file: TensorFile) -> dict[str, Any]:
-    try:
-        return _JudgeArguments.model_validate_json(file.metadata.get("config", "null")).model_dump()
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(("config", *map(str, first["loc"])))
-        raise ValueError(f"{file.path.name}: {where}: {first['msg']}") from None
 
 
 def read_source(folder: str | Path) -> dict[str, Any]:
@@ -216,14 +178,14 @@ def checkpoint_hash(folder: str | Path) -> str:
 
 def save_snapshot(folder: Path, number: int, module: nn.Module) -> None:
     """Keep the weights of `module` as one of the candidates for the end of the fit."""
-    _write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
+    write_tensors(folder / "state" / f"snapshot-{number}.safetensors", module.state_dict())
 
 
 def load_snapshots(folder: Path, module: nn.Module) -> dict[str, dict[str, Tensor]]:
     """Return the weights of a module that this fit kept on the way, by file name, the earliest first."""
     wanted = describe_tensors(module.state_dict())
     paths = sorted((folder / "state").glob("snapshot-*.safetensors"))
-    with _readable(folder):
+    with explain_damage(folder):
         return {path.stem: read_tensors(path, wanted) for path in paths if is_listed(path)}
 
 
@@ -261,7 +223,7 @@ def save_state(
     try:
         remove(target / _MANIFEST)
         for path, values in zip(files, tensors.values(), strict=True):
-            _write_tensors(path, values)
+            write_tensors(path, values)
         content = {"fit": fit, "progress": dict(progress), "files": {path.name: hash_file(path) for path in files}}
         write_file(target / _MANIFEST, json.dumps(content, indent=2))
     except (OSError, SafetensorError) as error:
@@ -301,7 +263,7 @@ def load_state(
         if reason:
             rejected.append(f"{state.name}: {reason}")
             continue
-        with _readable(folder):
+        with explain_damage(folder):
             for name, module in modules.items():
                 wanted = describe_tensors(module.state_dict())
                 module.load_state_dict(read_tensors(state / f"{name}.safetensors", wanted), strict=True)

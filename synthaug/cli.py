@@ -136,7 +136,7 @@ def fit(
 ) -> None:
     """Fit a class-conditional generator and leave a run folder; the same command again resumes."""
     from synthaug.errors import InputError
-    from synthaug.launching import is_launched, launch, watch_launcher
+    from synthaug.launching import is_launched, launch
     from synthaug.recipe import dump_recipe, parse_recipe
 
     flags = {
@@ -164,8 +164,7 @@ def fit(
     find_family(resolved.generator.family)
     check_tracker(resolved.fit.track)
     if num_processes > 1 and not is_launched() and not dry_run:
-        sys.exit(launch(sys.argv[1:], num_processes))  # what stopped it was told by its processes
-    watch_launcher()
+        launch(sys.argv[1:], num_processes)  # what stopped it is told by its processes
 
     from synthaug.fitplan import plan_fit
     from synthaug.fitting import fit as fit_generator
@@ -209,8 +208,8 @@ def generate(
 ) -> None:
     """Generate exactly the missing images of each class; with --mix-with, behind the real rows."""
     from synthaug.hub import check_push
-    from synthaug.hub import push as push_folder
     from synthaug.journey import generate_dataset
+    from synthaug.journey import push as push_folder
 
     if push_to:
         check_push(push_to)
@@ -442,7 +441,7 @@ def push(
     include_latents: Annotated[bool, typer.Option("--include-latents", help="push latents of training images")] = False,
 ) -> None:
     """Push a run or a dataset folder with its card; private unless --public."""
-    from synthaug.hub import push as push_folder
+    from synthaug.journey import push as push_folder
 
     print(push_folder(folder, repo, private=not public, force=force, include_latents=include_latents))
 

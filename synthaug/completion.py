@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from synthaug import __version__
 from synthaug.cards import name_public, render_model_card
-from synthaug.checkpoint import load_snapshots, save_generator, save_judge
+from synthaug.checkpoint import load_snapshots, save_generator
 from synthaug.codec import to_tensor
 from synthaug.data import LabeledImages
 from synthaug.filtering import Density, likelihood_filter
 from synthaug.fitplan import FitPlan
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import class_values
-from synthaug.judge import Judge, fit_judge
+from synthaug.judge import Judge, fit_judge, save_judge
 from synthaug.output import write_file
 from synthaug.recipe import dump_recipe, parse_duration
 from synthaug.selection import Candidate, Trial, audit_samples, compare_candidates, copy_with
 from synthaug.training import sample_grid
+from synthaug.version import __version__
 
 __all__ = ["finish_run", "reserve_share"]
 

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 
 import numpy as np
@@ -21,10 +16,12 @@ import torch
 from numpy.typing import NDArray
 
 from synthaug.codec import to_pixels, to_tensor
-from synthaug.errors import FailedError, InputError
+from synthaug.errors import FailedError
 from synthaug.filtering import Filter, judge_images
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.noise import BLOCK_SIZE, draw_normal
+from synthaug.signals import StopSignals
+from synthaug.workers import WorkerPool
 
 __all__ = ["NUM_THREADS", "Block", "BlockPool", "Drawn", "Key", "Sampler", "fixed_threads"]
 
@@ -115,43 +112,27 @@ class BlockPool:
     Args:
         sampler: Computes one block.
         num_processes: 1 computes in this process.
+        stop: Signals that end the wait for a block.
 
     Raises:
         InputError: If the sampler cannot be sent to other processes.
     """
 
-    def __init__(self, sampler: Sampler, num_processes: int) -> None:
-        self._ahead = max(4, 2 * num_processes)
-        self._sampler = sampler
+    def __init__(self, sampler: Sampler, num_processes: int, stop: StopSignals | None = None) -> None:
+        self._compute, self._count, self._stop = partial(_compute, sampler), num_processes, stop or StopSignals()
         self._futures: dict[Key, Future[Block]] = {}
-        self._executor: Executor | None = None
-        if num_processes > 1:
-            try:
-                ForkingPickler.dumps(sampler)
-            except Exception as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise InputError(
-                    f"num_processes is {num_processes}, but the generator or the filter cannot be sent to "
-                    f"another process ({reason}); define them at the top of a module or use num_processes=1"
-                ) from None
-            # like spawn, but the server imports torch once and its children share it
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__])
-            self._executor = ProcessPoolExecutor(
-                num_processes,
-                mp_context=context,
-                initializer=_start_worker,
-                initargs=(sampler,),
-            )
+        self._workers = WorkerPool(self._compute, ahead=2) if num_processes > 1 else None
 
     def __enter__(self) -> BlockPool:
+        if self._workers is not None:
+            self._workers.grow(self._count)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, cancel_futures=True)
+        if self._workers is not None:
+            self._workers.__exit__(kind, value, trace)
 
     def get(self, key: Key, upcoming: Iterable[Key]) -> Block:
         """Return a block.
@@ -162,20 +143,22 @@ class BlockPool:
 
         Raises:
             FailedError: If the block cannot be computed or a worker process died.
+            StoppedError: After a signal.
         """
-        if self._executor is None:
-            with fixed_threads():
-                return self._sampler(key)
-        try:
-            for wanted in (key, *islice(upcoming, self._ahead)):
-                if wanted not in self._futures and (wanted == key or len(self._futures) < self._ahead):
-                    self._futures[wanted] = self._executor.submit(_compute, wanted)
-            return self._futures.pop(key).result()
-        except BrokenProcessPool:
-            raise FailedError(
-                "a worker process died (out of memory, or a script without an `if __name__ == '__main__':` "
-                "guard); run it again to go on, or with num_processes=1"
-            ) from None
+        with self._stop.at_once("run the same command again to go on"):
+            return self._compute(key) if self._workers is None else self._fetch(self._workers, key, upcoming)
+
+    def _fetch(self, workers: WorkerPool, key: Key, upcoming: Iterable[Key]) -> Block:
+        most = max(4, 2 * self._count)
+        for wanted in (key, *islice(upcoming, most)):
+            if wanted not in self._futures and (wanted == key or len(self._futures) < most):
+                self._futures[wanted] = workers.submit(wanted)
+        return self._futures.pop(key).result()
+
+
+def _compute(sampler: Sampler, key: Key) -> Block:
+    with fixed_threads():
+        return sampler(key)
 
 
 @contextmanager
@@ -187,27 +170,3 @@ def fixed_threads() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-_worker_sampler: Sampler | None = None
-
-
-def _start_worker(sampler: Sampler) -> None:
-    global _worker_sampler
-    _worker_sampler = sampler
-    torch.set_num_threads(NUM_THREADS)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent decides
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _compute(key: Key) -> Block:
-    if _worker_sampler is None:
-        raise FailedError("the worker process was not started by a BlockPool")
-    return _worker_sampler(key)

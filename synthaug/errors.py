@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 __all__ = ["FailedError", "GainError", "InputError", "RankError", "StoppedError", "suggest"]
@@ -45,5 +44,7 @@ class StoppedError(Exception):
 
 def suggest(given: str, allowed: Iterable[str]) -> str:
     """Return ``" (did you mean 'x'?)"`` for the allowed name nearest to `given`, or an empty string."""
+    import difflib  # not before a command has said what stops it: it takes a while
+
     close = difflib.get_close_matches(given, list(allowed), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -11,7 +11,6 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from synthaug import __version__
 from synthaug.cards import render_dataset_card
 from synthaug.codec import decode_bytes
 from synthaug.columns import Columns, find_columns, has_provenance, read_labels, real_rows
@@ -22,6 +21,7 @@ from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
 from synthaug.rows import DatasetRows, digest_rows
 from synthaug.signals import StopSignals
+from synthaug.version import __version__
 
 __all__ = ["count_labels", "finish_folder", "pick_rows", "write_dataset"]
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +16,15 @@ from accelerate import Accelerator
 from datasets import Dataset, IterableDataset
 
 from synthaug.budget import Budget
-from synthaug.checkpoint import is_run, load_generator, read_source
+from synthaug.checkpoint import is_run, load_run, read_source
 from synthaug.completion import finish_run, reserve_share
 from synthaug.engine import ask_first, make_accelerator
-from synthaug.errors import InputError, StoppedError
+from synthaug.errors import InputError
 from synthaug.fitplan import FitPlan, plan_fit, resolve_recipe
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.output import OutputFolder, list_files, write_file
 from synthaug.recipe import Recipe, dump_recipe, parse_count, parse_duration, parse_recipe, read_recipe
-from synthaug.signals import StopSignals
+from synthaug.signals import stopped_at_once
 from synthaug.streaming import STREAM_ROWS, read_stream
 from synthaug.tracking import Journal, check_tracker
 from synthaug.training import Schedule, train
@@ -86,7 +86,7 @@ def fit(
         ):
             check_tracker(resolved.fit.track)
             _fit_into(made, plan, accelerator, hashlib.sha256(json.dumps(arguments).encode()).hexdigest())
-    return load_generator(folder, plan.family)
+    return load_run(folder, plan.family)
 
 
 # ------------------------------------------------------------------------------------------------- run folder
@@ -158,7 +158,7 @@ def _fit_into(output: OutputFolder, plan: FitPlan, accelerator: Accelerator, dig
         journal=Journal(accelerator, recipe.fit.track, folder),
         fit=digest,
     )
-    with _stopped_at_once(folder):
+    with stopped_at_once(f"the training is saved in {folder}; the same command finishes the run"):
         if main:
             finish_run(folder, plan, generator, summary)
             list_files(folder / "log.jsonl")
@@ -167,20 +167,3 @@ def _fit_into(output: OutputFolder, plan: FitPlan, accelerator: Accelerator, dig
             time.sleep(0.1)
         with contextlib.suppress(RuntimeError):  # another process was stopped; the run is finished
             accelerator.wait_for_everyone()  # short: all are here, and end together
-
-
-@contextlib.contextmanager
-def _stopped_at_once(folder: Path) -> Iterator[None]:
-    """Context of the finish, which a signal ends where it is: the training is saved.
-
-    Raises:
-        StoppedError: After a signal, whatever error it led to.
-    """
-    stop = StopSignals(at_once=True)
-    try:
-        with stop:
-            yield
-    finally:
-        if stop.received:
-            message = f"stopped after the training, which is saved in {folder}; the same command finishes the run"
-            raise StoppedError(message, stop.received) from None

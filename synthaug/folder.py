@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,7 +181,7 @@ class ShardFolder:
         entry: Mapping[str, Any],
         stream: RowStream,
         stopped: Callable[[], int],
-    ) -> tuple[int, FailedError | None]:
+    ) -> tuple[int, FailedError | StoppedError | None]:
         """Write the rows of a shard, up to a signal or what the stream fails with; return their number and that."""
         done = self._restore_pending(entry, stream, writer)
         try:
@@ -189,13 +190,13 @@ class ShardFolder:
                 done += len(rows)
                 if stopped() and done < entry["rows"]:
                     break
-        except FailedError as error:
+        except (FailedError, StoppedError) as error:
             return done, error
         return done, None
 
     def _stopped(self, signal_number: int) -> StoppedError:
         return StoppedError(
-            f"stopped by signal {signal_number}; the rows so far are kept in {str(self.folder)!r}: "
+            f"stopped by {signal.Signals(signal_number).name}; the rows so far are kept in {str(self.folder)!r}: "
             "run the same command again to go on",
             signal_number,
         )

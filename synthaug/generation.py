@@ -174,7 +174,7 @@ def write_rows(
             print(job.describe(), file=sys.stderr)
             num_processes = num_processes if job.device == "cpu" else 1  # workers would share one accelerator
             bar = tqdm(total=plan.num_missing, desc="generate", unit="img", mininterval=0.5, file=sys.stderr)
-            with BlockPool(job.sampler, num_processes) as pool, bar:
+            with BlockPool(job.sampler, num_processes, stop) as pool, bar:
                 synthetic = job.synthetic_rows(pool, max_draws, bar)
                 try:
                     folder.write(

@@ -1,4 +1,4 @@
-"""Push and pull: what lies on disk is what goes to the Hub, in one commit.
+"""Push: what lies on disk is what goes to the Hub, in one commit.
 
 A dataset folder becomes a dataset repository, a run folder a model repository. Repositories are private
 unless asked otherwise, and one that synthaug did not make is left alone.
@@ -7,47 +7,38 @@ unless asked otherwise, and one that synthaug did not make is left alone.
 from __future__ import annotations
 
 import fnmatch
-import re
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from datasets import Dataset, DatasetDict
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token, snapshot_download
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 
-from synthaug.cards import merge_front_matter, read_front_matter
-from synthaug.checkpoint import load_generator as load_run
+from synthaug.cards import VerdictFacts, merge_front_matter, read_front_matter
 from synthaug.errors import InputError
-from synthaug.generators.base import ConditionalGenerator
-from synthaug.retries import find_status, retry
-from synthaug.uploads import LATENTS, RUN_FILES, Upload, as_folder, prepare
+from synthaug.repositories import Remote, is_repo_id, look_up
+from synthaug.retries import retry
+from synthaug.uploads import Upload, prepare
 
-if TYPE_CHECKING:
-    from synthaug.report import Report
-
-__all__ = ["check_push", "is_repo_id", "load_generator", "pull", "push", "resolve_run"]
+__all__ = ["check_name", "check_push", "push_folder"]
 
 
-def push(
-    what: Dataset | DatasetDict | str | Path,
+def push_folder(
+    folder: str | Path,
     repo_id: str,
     *,
-    report: Report | None = None,
+    verdict: VerdictFacts | None = None,
     private: bool = True,
     force: bool = False,
     include_latents: bool = False,
 ) -> str:
-    """Push a finished run folder, a dataset folder or a dataset to the Hub, in one commit.
+    """Push a finished run folder or dataset folder to the Hub, in one commit.
 
     Pushing again replaces what an earlier push left; what a person added to the card's metadata stays.
 
     Args:
-        what: A run folder, a dataset folder, or a dataset made by `generate` or `mix`.
+        folder: A run folder or a dataset folder.
         repo_id: "user/name".
-        report: Its verdict is put in the card.
+        verdict: What a benchmark found; it is put in the card.
         private: Make a new repository private; an existing public one is then refused.
         force: Write over a repository that synthaug did not make.
         include_latents: Push latents.safetensors too, which is derived from training images.
@@ -56,23 +47,18 @@ def push(
         Address of the repository.
 
     Raises:
-        InputError: If `what` is nothing finished, the repository is foreign or public, the token may not
+        InputError: If the folder is nothing finished, the repository is foreign or public, the token may not
             write, or the Hub is switched off (HF_HUB_OFFLINE).
         FailedError: If the Hub or the network fails for longer than the retries last.
-
-    Example:
-        >>> synthaug.push(augmented, "me/xrays-balanced", report=report)  # doctest: +SKIP
-        'https://huggingface.co/datasets/me/xrays-balanced'
     """
-    _check_name(repo_id)
-    with as_folder(what, repo_id.split("/")[1]) as folder:
-        upload = prepare(folder, repo_id, report, include_latents)
-        check_push(repo_id)
-        return retry(
-            lambda: _push_once(HfApi(), upload, repo_id, private, force),
-            doing=f"pushing to {repo_id}",
-            remedy="nothing half-written is there; push the same again later",
-        )
+    check_name(repo_id)
+    upload = prepare(Path(folder), repo_id, verdict, include_latents)
+    check_push(repo_id)
+    return retry(
+        lambda: _push_once(HfApi(), upload, repo_id, private, force),
+        doing=f"pushing to {repo_id}",
+        remedy="nothing half-written is there; push the same again later",
+    )
 
 
 def check_push(repo_id: str) -> None:
@@ -81,101 +67,29 @@ def check_push(repo_id: str) -> None:
     Raises:
         InputError: If `repo_id` is no Hub id, no token is there, or the Hub is switched off.
     """
-    _check_name(repo_id)
+    check_name(repo_id)
     if get_token() is None:
         raise InputError(f"pushing to {repo_id} needs a token, and there is none; log in by `hf auth login`")
 
 
-def _check_name(repo_id: str) -> None:
+def check_name(repo_id: str) -> None:
+    """See that a repository may have this name, and that the Hub may be asked.
+
+    Raises:
+        InputError: If `repo_id` is no Hub id, or the Hub is switched off.
+    """
     if not is_repo_id(repo_id):
         raise InputError(f"repository {str(repo_id)!r} is no Hub id; give user/name (letters, digits, '-', '_', '.')")
     if constants.HF_HUB_OFFLINE:
         raise InputError(f"pushing to {repo_id} needs the network, but HF_HUB_OFFLINE is set; unset it")
 
 
-def pull(repo_id: str) -> Path:
-    """Download a run folder from the Hub; no pickle is fetched.
-
-    Args:
-        repo_id: "user/name" of a model repository pushed by synthaug.
-
-    Returns:
-        The run folder in the Hub's cache.
-
-    Raises:
-        InputError: If there is no such repository, it holds no run, or it is needed offline and not cached.
-        FailedError: If the Hub or the network fails for longer than the retries last.
-    """
-    if not constants.HF_HUB_OFFLINE:
-        remote = retry(
-            lambda: _look(HfApi(), repo_id, "model"),
-            doing=f"reading {repo_id} from the Hub, as there is no such folder here,",
-            remedy="check the path, or try again later",
-        )
-        if remote is None:
-            raise InputError(f"there is no model {repo_id!r} on the Hub, nor such a folder here; check the name")
-        _check_holds_run(repo_id, remote.files)
-    folder = retry(
-        lambda: snapshot_download(repo_id, allow_patterns=[*RUN_FILES, LATENTS]),
-        doing=f"downloading {repo_id}",
-        remedy="try again later",
-    )
-    _check_holds_run(repo_id, {path.name for path in Path(folder).iterdir()})
-    return Path(folder)
-
-
-def load_generator(
-    path_or_repo: str | Path, family: type[ConditionalGenerator] | None = None, *, device: str = "cpu"
-) -> ConditionalGenerator:
-    """Load a generator from a run folder or from the Hub, in eval mode.
-
-    Args:
-        path_or_repo: A run folder, or "user/name"; a folder wins.
-        family: Your own class, when it is none of `GENERATORS`.
-        device: Where to put it.
-
-    Raises:
-        InputError: If there is no such finished run, or its files do not fit each other.
-    """
-    return load_run(resolve_run(path_or_repo), family, device=device)
-
-
-def resolve_run(path_or_repo: str | Path) -> Path:
-    """Return the run folder meant by a path or, if there is no such path, by a Hub id.
-
-    Raises:
-        InputError: If it is neither.
-    """
-    if Path(path_or_repo).exists():
-        return Path(path_or_repo)
-    if isinstance(path_or_repo, str) and is_repo_id(path_or_repo):
-        return pull(path_or_repo)
-    raise InputError(f"run {str(path_or_repo)!r} is neither a folder nor a Hub id; give a run folder or user/name")
-
-
-def is_repo_id(text: object) -> bool:
-    """Return whether `text` has the form "user/name" of a Hub id."""
-    if not isinstance(text, str) or len(text) > 96 or re.search(r"--|\.\.|\.git$", text):
-        return False
-    part = r"\w([\w.-]*\w)?"
-    return re.fullmatch(rf"{part}/{part}", text, re.ASCII) is not None
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A repository as it is: its head, visibility and file names."""
-
-    sha: str
-    private: bool
-    files: frozenset[str]
-
-
 def _push_once(api: HfApi, upload: Upload, repo_id: str, private: bool, force: bool) -> str:
     """Look at the repository and write one commit on top of what was seen; called again after a race."""
-    remote = _look(api, repo_id, upload.kind)
+    remote = look_up(api, repo_id, upload.kind)
     if remote is None:
         api.create_repo(repo_id, repo_type=upload.kind, private=private, exist_ok=True)
-        remote = _look(api, repo_id, upload.kind)
+        remote = look_up(api, repo_id, upload.kind)
         if remote is None:
             raise ConnectionError(f"{repo_id} was made but is not there yet")
     if private and not remote.private:
@@ -207,18 +121,6 @@ def _announce(upload: Upload, repo_id: str, remote: Remote, private: bool) -> No
         print(f"note: {note}", file=sys.stderr)
 
 
-def _look(api: HfApi, repo_id: str, kind: str) -> Remote | None:
-    """Return the repository as it is, None if there is none."""
-    try:
-        info = api.dataset_info(repo_id) if kind == "dataset" else api.model_info(repo_id)
-    except RepositoryNotFoundError as error:
-        if find_status(error) == 404:
-            return None
-        raise
-    names = frozenset(sibling.rfilename for sibling in info.siblings or [])
-    return Remote(info.sha or "", bool(info.private), names)
-
-
 def _check_ours(api: HfApi, repo_id: str, kind: str, remote: Remote, force: bool) -> str:
     """Return the card of a repository that synthaug made, "" for an empty one.
 
@@ -238,12 +140,3 @@ def _check_ours(api: HfApi, repo_id: str, kind: str, remote: Remote, force: bool
     if not force:
         raise InputError(f"{repo_id} exists and was not made by synthaug; push to another name, or add --force")
     return ""
-
-
-def _check_holds_run(repo_id: str, files: set[str] | frozenset[str]) -> None:
-    """Raise unless the files are those of a run."""
-    missing = [name for name in ("config.json", "model.safetensors") if name not in files]
-    if missing:
-        pickles = sorted(name for name in files if name.endswith((".bin", ".pt", ".pth", ".ckpt", ".pkl")))
-        why = f"; {pickles[0]} is a pickle, and pickles are not loaded" if pickles else ""
-        raise InputError(f"{repo_id!r} is no run of synthaug: {' and '.join(missing)} missing{why}; choose another")

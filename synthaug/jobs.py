@@ -14,10 +14,9 @@ import pyarrow as pa
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
 
-from synthaug import __version__
 from synthaug.balance import BalancePlan
 from synthaug.cards import drop_local_paths
-from synthaug.checkpoint import checkpoint_hash, load_generator, load_judge, read_source
+from synthaug.checkpoint import checkpoint_hash, load_run, read_source
 from synthaug.codec import DEPTHS, Codec
 from synthaug.columns import Columns, real_rows
 from synthaug.data import count_classes
@@ -28,10 +27,12 @@ from synthaug.filtering import AllOf, Density, Filter, combine_filters, default_
 from synthaug.folder import RowStream
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, describe_absent
+from synthaug.judge import load_judge
 from synthaug.mixing import output_features
 from synthaug.rows import DatasetRows, corrupt_rows, digest_rows
 from synthaug.sampling import Origin, SyntheticRows
 from synthaug.scan import sample_statistics
+from synthaug.version import __version__
 
 __all__ = ["GenerationJob", "resolve_filter"]
 
@@ -74,7 +75,7 @@ class GenerationJob:
         temperature = generator.default_temperature if temperature is None else float(temperature)
         resolved, name = resolve_filter(generator, check)
         if isinstance(judge, str | Path):
-            judge = load_generator(judge, device=str(next(generator.parameters()).device))
+            judge = load_run(judge, device=str(next(generator.parameters()).device))
         if judge is not None:
             resolved = combine_filters(resolved, _resolve_judge(generator, judge))
         real_features = _real_features(generator, source, mix_with)

@@ -6,16 +6,19 @@ import json
 import platform
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 
 from synthaug.balance import BalancePlan, make_plan, parse_target, per_class_plan
 from synthaug.benchmarks.advice import Advice
-from synthaug.checkpoint import load_generator, read_source
+from synthaug.cards import VerdictFacts
+from synthaug.checkpoint import load_run, read_source
 from synthaug.columns import has_provenance
 from synthaug.data import make_long_tailed
 from synthaug.errors import InputError
@@ -23,14 +26,16 @@ from synthaug.export import write_dataset
 from synthaug.fitplan import plan_fit
 from synthaug.fitting import fit
 from synthaug.generation import write_rows
-from synthaug.hub import check_push, push, resolve_run
+from synthaug.hub import check_name, check_push, push_folder
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
 from synthaug.output import write_file
+from synthaug.pulling import resolve_run
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.evaluation import evaluate
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe, spell_path
 from synthaug.recommendation import recommend
+from synthaug.report import Report
 from synthaug.sources import open_dataset, open_splits, open_test, pick_split, pick_test
 from synthaug.verification import benchmark_datasets, load_like_run, resolve_judge
 
@@ -40,6 +45,7 @@ __all__ = [
     "evaluate_run",
     "generate_dataset",
     "mix_datasets",
+    "push",
     "recommend_dataset",
     "run_quickstart",
     "run_recipe",
@@ -98,7 +104,7 @@ def generate_dataset(
         InputError: If there is no such device here, or the arguments do not fit each other.
     """
     folder = resolve_run(run)
-    generator, source = load_generator(folder, device=device), read_source(folder)
+    generator, source = load_run(folder, device=device), read_source(folder)
     if limit_per_class is not None and mix_with is None:
         raise InputError("limit_per_class speaks of the rows of mix_with; give that too, or leave it out")
     if group_by is not None and set(group_by) != set(source.get("group_by") or ()):
@@ -239,7 +245,7 @@ def evaluate_run(
         raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with --output")
     folder = Path(run) / "evaluation" if output is None else output
     fitted = resolve_run(run)
-    generator, splits = load_generator(fitted), open_splits(test)
+    generator, splits = load_run(fitted), open_splits(test)
     judging = pick_test(splits, test_split, test)
     name = split or str(read_source(fitted).get("split") or "train")
     if real is None and name not in splits:
@@ -342,9 +348,9 @@ def describe_environment() -> str:
     """Return versions and devices as lines."""
     import torch
 
-    import synthaug
+    from synthaug.version import __version__
 
-    lines = [f"synthaug {synthaug.__version__}", f"python {platform.python_version()} on {platform.platform()}"]
+    lines = [f"synthaug {__version__}", f"python {platform.python_version()} on {platform.platform()}"]
     for name in ("torch", "torchvision", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy",
                  "pyarrow", "pillow", "albumentations", "scikit-learn"):  # fmt: skip
         try:
@@ -354,3 +360,66 @@ def describe_environment() -> str:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     lines.append(f"devices: {', '.join(gpus) if gpus else f'CPU, {torch.get_num_threads()} threads'}")
     return "\n".join(lines)
+
+
+def push(
+    what: Dataset | DatasetDict | str | Path,
+    repo_id: str,
+    *,
+    report: Report | None = None,
+    private: bool = True,
+    force: bool = False,
+    include_latents: bool = False,
+) -> str:
+    """Push a finished run folder, a dataset folder or a dataset to the Hub, in one commit.
+
+    Pushing again replaces what an earlier push left; what a person added to the card's metadata stays.
+
+    Args:
+        what: A run folder, a dataset folder, or a dataset made by `generate` or `mix`.
+        repo_id: "user/name".
+        report: Its verdict is put in the card.
+        private: Make a new repository private; an existing public one is then refused.
+        force: Write over a repository that synthaug did not make.
+        include_latents: Push latents.safetensors too, which is derived from training images.
+
+    Returns:
+        Address of the repository.
+
+    Raises:
+        InputError: If `what` is nothing finished, the repository is foreign or public, the token may not
+            write, or the Hub is switched off (HF_HUB_OFFLINE).
+        FailedError: If the Hub or the network fails for longer than the retries last.
+
+    Example:
+        >>> synthaug.push(augmented, "me/xrays-balanced", report=report)  # doctest: +SKIP
+        'https://huggingface.co/datasets/me/xrays-balanced'
+    """
+    check_name(repo_id)
+    verdict = None if report is None else _read_verdict(report)
+    with _as_folder(what, repo_id.split("/")[1]) as folder:
+        return push_folder(
+            folder, repo_id, verdict=verdict, private=private, force=force, include_latents=include_latents
+        )
+
+
+@contextmanager
+def _as_folder(what: Dataset | DatasetDict | str | Path, title: str) -> Iterator[Path]:
+    """Yield the folder to push; a dataset is written into a temporary one."""
+    if isinstance(what, str | Path):
+        yield Path(what)
+        return
+    if not isinstance(what, Dataset | DatasetDict):
+        given = type(what).__name__
+        raise InputError(f"cannot push a {given}; give a run folder, a dataset folder or a Dataset")
+    with tempfile.TemporaryDirectory(prefix="synthaug-push-") as parent:
+        yield write_dataset(what, Path(parent) / title, title=title)
+
+
+def _read_verdict(report: Report) -> VerdictFacts:
+    return {
+        "verdict": report.verdict,
+        "difference": report.difference,
+        "interval": report.interval,
+        "table": report.table,
+    }

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from synthaug.checkpoint import MAX_CLASSES, explain_damage, write_tensors
 from synthaug.classical import Policy, augment
 from synthaug.classifier import SmallClassifier, fit_classifier, initial_classifier, row_schedule
+from synthaug.codec import MAX_SIZE, MIN_SIZE
 from synthaug.errors import InputError
 from synthaug.noise import BatchRandom
+from synthaug.tensorfiles import TensorFile, describe_tensors, outline_module, read_tensors
 
-__all__ = ["Judge", "fit_judge"]
+__all__ = ["Judge", "fit_judge", "load_judge", "save_judge"]
+
+MAX_WIDTH = 1_024
+"""Largest width of a judge that is loaded."""
 
 _MILD = Policy(rotate=8.0, translate=0.06, scale=0.08, shear=5.0)
 _QUANTILE = 0.99
 _SLACK = 1.05
 _PRIOR_ROWS = 20
 """A class's own quantile weighs as much as the pooled one when it rests on this many rows."""
+
+
+class _JudgeArguments(BaseModel):
+    """Arguments of a judge, as they stand in its file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    class_names: list[str] = Field(min_length=1, max_length=MAX_CLASSES)
+    image_size: int = Field(ge=MIN_SIZE, le=MAX_SIZE)
+    channels: int = Field(ge=1, le=4)
+    width: int = Field(ge=1, le=MAX_WIDTH)
+
+    @field_validator("class_names")
+    @classmethod
+    def _distinct(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a name stands twice")
+        return names
 
 
 class Judge(nn.Module):
@@ -229,3 +256,36 @@ def fit_judge(
     judge.prototypes.copy_(_class_means(_unit_embeddings(network, images), targets, num_classes))
     judge.radii.copy_(torch.from_numpy(_radii(distances, labels, num_classes)))
     return judge
+
+
+def save_judge(folder: Path, judge: Judge) -> None:
+    """Write judge.safetensors; the constructor's arguments travel in its metadata."""
+    write_tensors(folder / "judge.safetensors", judge.state_dict(), {"config": json.dumps(judge.config())})
+
+
+def load_judge(folder: str | Path) -> Judge:
+    """Load the run's judge, in eval mode.
+
+    Raises:
+        InputError: If the run has none, or one whose file is damaged.
+    """
+    path = Path(folder) / "judge.safetensors"
+    if not path.is_file():
+        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
+    with explain_damage(path.parent):
+        file = TensorFile.open(path)
+        config = _read_arguments(file)
+        blank = outline_module(lambda: Judge(**config), file)
+        weights = read_tensors(file, describe_tensors(blank.state_dict()))
+        judge = Judge(**config)
+        judge.load_state_dict(weights, strict=True)
+    return judge.eval()
+
+
+def _read_arguments(file: TensorFile) -> dict[str, Any]:
+    try:
+        return _JudgeArguments.model_validate_json(file.metadata.get("config", "null")).model_dump()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(("config", *map(str, first["loc"])))
+        raise ValueError(f"{file.path.name}: {where}: {first['msg']}") from None

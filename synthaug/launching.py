@@ -1,34 +1,19 @@
-"""Start this very command on several processes of one machine."""
+"""Start this very command on several processes of one machine, and what those know of each other."""
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
-__all__ = ["is_launched", "launch", "local_processes", "num_processes", "process_number", "watch_launcher"]
+from synthaug.children import start_child
+from synthaug.signals import StopSignals
 
-
-_LAUNCHER = "SYNTHAUG_LAUNCHER"
-
-
-def watch_launcher() -> None:
-    """Stop this rank, with its state saved, when the `launch` that started it is gone (killed, for example)."""
-    if _LAUNCHER in os.environ:
-        threading.Thread(target=_end_with, args=[int(os.environ[_LAUNCHER])], daemon=True).start()
-
-
-def _end_with(launcher: int) -> None:
-    while os.getppid() == launcher:
-        time.sleep(0.3)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(20)
-    os._exit(143)
+__all__ = ["is_launched", "launch", "local_processes", "num_processes", "process_number"]
 
 
 def is_launched() -> bool:
@@ -51,10 +36,10 @@ def local_processes() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if is_launched() else 1
 
 
-def launch(arguments: Sequence[str], num_processes: int) -> int:
-    """Run ``python -m synthaug ARGUMENTS`` as `num_processes` ranks and return the exit code.
+def launch(arguments: Sequence[str], num_processes: int) -> NoReturn:
+    """Run ``synthaug ARGUMENTS`` as `num_processes` ranks and exit with their code.
 
-    When one rank fails, the others are stopped and its code is returned; SIGINT and SIGTERM are handed on.
+    When one rank fails, the others are stopped and its code is returned; a SIGINT or SIGTERM is handed on.
 
     Args:
         arguments: The command line, without the program.
@@ -64,37 +49,30 @@ def launch(arguments: Sequence[str], num_processes: int) -> int:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     threads = max(1, (os.cpu_count() or 1) // num_processes)
-    ranks = []
-    for rank in range(num_processes):
-        environment = {
-            "OMP_NUM_THREADS": str(threads),
-            **os.environ,
-            "RANK": str(rank),
-            "LOCAL_RANK": str(rank),
-            "WORLD_SIZE": str(num_processes),
-            "LOCAL_WORLD_SIZE": str(num_processes),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(port),
-            _LAUNCHER: str(os.getpid()),
-        }
-        command = [sys.executable, "-m", "synthaug", *arguments]
-        ranks.append(subprocess.Popen(command, env=environment, start_new_session=True))
-
-    def forward(number: int, frame: object) -> None:
-        for process in ranks:
-            if process.poll() is None:
-                process.send_signal(number)
-
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return _wait(ranks)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with StopSignals() as stop:
+        ranks = []
+        for rank in range(num_processes):
+            environment = {
+                "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(num_processes),
+                "LOCAL_WORLD_SIZE": str(num_processes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+            }
+            ranks.append(start_child("synthaug.__main__:main", arguments, environment=environment))
+        sys.exit(_wait(ranks, stop))
 
 
-def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> int:
+def _wait(ranks: Sequence[subprocess.Popen[bytes]], stop: StopSignals) -> int:
+    """Return the exit code of the ranks; hand on the signal that `stop` notes."""
+    told = False
     while _are_running(ranks):
+        if stop.received and not told:
+            told = True
+            for process in ranks:
+                process.send_signal(stop.received)
         first = _failure(ranks)
         if first:
             deadline = time.monotonic() + 10  # the others meet the same error, or hang in a collective

@@ -14,6 +14,7 @@ from scipy.special import expit, logit, nctdtrinc, stdtr, stdtrit
 from scipy.stats import rankdata
 
 __all__ = [
+    "TUNING_SEEDS",
     "Estimate",
     "adjust_holm",
     "balance_mean",
@@ -29,6 +30,9 @@ __all__ = [
     "recalls",
     "scaled_losses",
 ]
+
+TUNING_SEEDS = (1_000, 1_001)
+"""Seeds of the trials, apart from all reported ones."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]

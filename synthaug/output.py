@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from synthaug.errors import FailedError, InputError
+from synthaug.signals import stopped_at_once
 
 __all__ = [
     "MARK",
@@ -87,7 +88,8 @@ class OutputFolder:
     """A folder that one command makes, resumes or finds finished; use it as a context.
 
     While the context is open, every file that `write_file`, `publish` or `claim` puts into the folder is listed in its
-    mark. An output folder that is opened inside an open one belongs to it.
+    mark. An output folder that is opened inside an open one belongs to it. A SIGINT or SIGTERM ends the work where it
+    is, unless that work handles them.
 
     Args:
         path: The folder; it is made if need be.
@@ -125,6 +127,7 @@ class OutputFolder:
         if self.path.is_file():
             raise InputError(f"output {str(self.path)!r} is a file; give a folder")
         with contextlib.ExitStack() as stack:
+            stack.enter_context(stopped_at_once("run the same command again"))
             stack.enter_context(_locked(self.path))
             if self._fresh:
                 self._clear()

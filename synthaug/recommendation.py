@@ -12,7 +12,6 @@ from typing import Any
 from datasets import Dataset
 from tqdm import tqdm
 
-import synthaug
 from synthaug.benchmarks.advice import CONFIDENCE, Advice, Evidence, weigh_evidence
 from synthaug.benchmarks.arms import SYNTHETIC, Arm, default_arms, parse_arm
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, make_template
@@ -21,7 +20,7 @@ from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.material import collect_material
 from synthaug.benchmarks.results import ArmResults, choose_front
 from synthaug.benchmarks.rounds import Round, Rounds
-from synthaug.benchmarks.tuning import MIXTURES, TRIALS, TUNING_SEEDS
+from synthaug.benchmarks.tuning import MIXTURES, TRIALS
 from synthaug.candidates import Candidate, draw_candidates, fit_candidates, fit_family
 from synthaug.checkpoint import read_source
 from synthaug.classical import POLICIES
@@ -29,8 +28,10 @@ from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
+from synthaug.metrics import TUNING_SEEDS
 from synthaug.output import OutputFolder
 from synthaug.recipe import parse_count, parse_duration
+from synthaug.version import __version__
 
 __all__ = ["recommend"]
 
@@ -113,7 +114,7 @@ def recommend(
         "on_bad_image": on_bad_image,
     }  # fmt: skip
     arguments = {
-        "version": synthaug.__version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
+        "version": __version__, "families": list(families), **length, "seeds": seeds, "steps": steps,
         "classifier": classifier, "seed": seed, "device": device, "rows": _digest_rows(real, folds, data),
         **{key: value for key, value in {**data, "folds": folds, "arms": arms}.items() if value is not None},
     }  # fmt: skip
@@ -305,7 +306,7 @@ def _advise(
         candidates=tried,
         evidence={} if evidence is None else _describe_evidence(evidence),
         settings={
-            "version": synthaug.__version__, "steps": setting.template.steps, "seeds": setting.seeds,
+            "version": __version__, "steps": setting.template.steps, "seeds": setting.seeds,
             "classifier": setting.template.classifier, "mixtures": [list(pair) for pair in MIXTURES],
             "validation_rows": len(rounds.labels), "training_rows": len(contest.train), "folds": len(contests),
         },

@@ -12,9 +12,10 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from synthaug import charts
 from synthaug.cards.markdown import escape_markdown
+from synthaug.charts import draw_arms, draw_curves, draw_difference
 from synthaug.errors import InputError
+from synthaug.numbers import percent, points, probability, spread
 from synthaug.output import write_file
 
 __all__ = ["Report"]
@@ -173,31 +174,6 @@ class Report:
         return {**{item.name: getattr(self, item.name) for item in fields(self)}, "table": self.table}
 
 
-def percent(value: float | None) -> str:
-    """Return a share as a percentage with two decimals, or a dash."""
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.2f} %"
-
-
-def points(value: float | None) -> str:
-    """Return a difference of shares in signed percentage points, or a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    written = f"{100 * value:+.2f}"
-    return "0.00" if float(written) == 0 else written.replace("-", "−")
-
-
-def probability(value: float | None) -> str:
-    """Return a p-value with three decimals, or a dash."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def spread(interval: tuple[float, float] | list[float] | None) -> str:
-    """Return an interval of shares as percentages, or a dash."""
-    return "–" if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
-
-
 def _environment(*, html: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("synthaug", "cards"),
@@ -214,9 +190,7 @@ def _environment(*, html: bool) -> Environment:
         plain=escape_markdown,
         prose=_escape_prose,
     )
-    environment.globals.update(
-        draw_arms=charts.draw_arms, draw_curves=charts.draw_curves, draw_difference=charts.draw_difference
-    )
+    environment.globals.update(draw_arms=draw_arms, draw_curves=draw_curves, draw_difference=draw_difference)
     return environment
 
 

@@ -145,9 +145,9 @@ def train(
                     if not watched and (bad := _find_bad(losses)):
                         raise _diverged(list(losses)[bad - 1], 0, now.images_seen, folder)
                     monitor.note(losses, images_seen=now.images_seen, progress=vote.progress)
-        if received := vote.received or stop.received:  # the latter: since the last vote
-            message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
-            raise StoppedError(message, received)
+            if received := vote.received or stop.received:  # the latter: since the last vote
+                message = f"stopped at {now.images_seen:,} images and saved in {folder}; the same command goes on"
+                raise StoppedError(message, received)
         descent.release()
         summary = {
             "images_seen": now.images_seen,

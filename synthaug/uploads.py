@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
-from datasets import Dataset, DatasetDict
 from huggingface_hub import get_token
 
 from synthaug.cards import VerdictFacts, add_repo_id, add_verdict, drop_local_paths, name_public
-from synthaug.checkpoint import is_run
+from synthaug.checkpoint import LATENTS, RUN_FILES, is_run
 from synthaug.errors import InputError
-from synthaug.export import write_dataset
 from synthaug.output import hash_file
 
-if TYPE_CHECKING:
-    from synthaug.report import Report
+__all__ = ["Upload", "prepare"]
 
-__all__ = ["LATENTS", "RUN_FILES", "Upload", "as_folder", "prepare"]
-
-LATENTS = "latents.safetensors"
-RUN_FILES = (
-    "README.md", "config.json", "model.safetensors", "judge.safetensors", "source.json", "recipe.yaml",
-    "log.jsonl", "samples/*.png",
-)  # fmt: skip
 DATASET_FILES = (
     "README.md",
     "synthaug.json",
@@ -66,20 +53,7 @@ class Upload:
         return _read(self.files["README.md"]).decode("utf-8")
 
 
-@contextmanager
-def as_folder(what: Dataset | DatasetDict | str | Path, title: str) -> Iterator[Path]:
-    """Yield the folder to push; a dataset is written into a temporary one."""
-    if isinstance(what, str | Path):
-        yield Path(what)
-        return
-    if not isinstance(what, Dataset | DatasetDict):
-        given = type(what).__name__
-        raise InputError(f"cannot push a {given}; give a run folder, a dataset folder or a Dataset")
-    with tempfile.TemporaryDirectory(prefix="synthaug-push-") as parent:
-        yield write_dataset(what, Path(parent) / title, title=title)
-
-
-def prepare(folder: Path, repo_id: str, report: Report | None, include_latents: bool) -> Upload:
+def prepare(folder: Path, repo_id: str, verdict: VerdictFacts | None, include_latents: bool) -> Upload:
     """Collect the files of a finished folder; the card gets its verdict, and local paths fall out.
 
     Raises:
@@ -103,7 +77,7 @@ def prepare(folder: Path, repo_id: str, report: Report | None, include_latents: 
     if "README.md" not in files:
         raise InputError(f"{str(folder)!r} has no README.md; finish it by running the same command again")
     card = add_repo_id(_read(files["README.md"]).decode("utf-8"), repo_id)
-    files["README.md"] = (add_verdict(card, _read_verdict(report)) if report is not None else card).encode()
+    files["README.md"] = (add_verdict(card, verdict) if verdict is not None else card).encode()
     for name in ("recipe.yaml", "source.json", "synthaug.json"):
         if name in files:
             files[name] = _without_local_paths(name, _read(files[name]))
@@ -157,15 +131,6 @@ def _check_no_token(folder: Path, files: Mapping[str, Path | bytes]) -> None:
     for name, file in files.items():
         if token and not name.endswith((".parquet", ".safetensors", ".png")) and token in _read(file):
             raise InputError(f"{name} in {str(folder)!r} contains your Hub token; remove it there and revoke it")
-
-
-def _read_verdict(report: Report) -> VerdictFacts:
-    return {
-        "verdict": report.verdict,
-        "difference": report.difference,
-        "interval": report.interval,
-        "table": report.table,
-    }
 
 
 def _read(file: Path | bytes) -> bytes:

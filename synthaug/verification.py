@@ -13,14 +13,14 @@ from synthaug.balance import BalancePlan, benchmark_plan, per_class_plan
 from synthaug.benchmarks.arms import check_arms
 from synthaug.benchmarks.benchmarking import benchmark
 from synthaug.benchmarks.campaign import count_positions
-from synthaug.checkpoint import is_run, load_generator, read_source
+from synthaug.checkpoint import is_run, load_run, read_source
 from synthaug.codec import Codec
 from synthaug.data import LabeledImages, load_images
 from synthaug.errors import InputError
 from synthaug.exploration.latents import Encoding
 from synthaug.generation import generate
-from synthaug.hub import resolve_run
 from synthaug.leaks import check_leaks, run_hashes
+from synthaug.pulling import resolve_run
 from synthaug.recipe import GenerateSection
 from synthaug.report import Report
 from synthaug.sources import open_dataset, open_test
@@ -102,7 +102,7 @@ def benchmark_datasets(
         like = load_like_run(real_rows, source, limit_per_class=limit_per_class)
         _check_before_drawing(like, test_rows, source, options.get("arms"), list(named), on_bad_image, drop_leaks)
         counts = like.class_counts
-        generator = load_generator(run)
+        generator = load_run(run)
         folder = output / "synthetic" if len(named) == 1 else output / "synthetic" / name
         plan = _fresh_plan(counts, options.get("steps")) if draws == "fresh" else benchmark_plan(counts)
         rows[name] = generate(

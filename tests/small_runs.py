@@ -12,9 +12,9 @@ from datasets import Dataset
 
 import synthaug
 from synthaug import completion
-from synthaug.checkpoint import load_judge, save_generator, save_judge
+from synthaug.checkpoint import save_generator
 from synthaug.codec import to_tensor
-from synthaug.judge import fit_judge
+from synthaug.judge import fit_judge, load_judge, save_judge
 
 SIZES = {"glow": {"dense_steps": 2, "dense_width": 16}, "cgan": {"width": 16}}
 

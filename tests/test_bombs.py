@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from toy_rows import png
 
 from synthaug import parquetfiles
-from synthaug.checkpoint import load_generator, load_judge, load_snapshots, load_state, save_generator, save_judge
+from synthaug.checkpoint import load_run, load_snapshots, load_state, save_generator
 from synthaug.cli import main
 from synthaug.codec import decode_bytes
 from synthaug.errors import InputError
-from synthaug.judge import Judge
+from synthaug.judge import Judge, load_judge, save_judge
 from synthaug.scan import scan_images
 from synthaug.sources import open_splits
 
@@ -44,13 +44,13 @@ def measure(code, *arguments):
     """Run code after its imports in a process of its own; return what it prints and the memory it took, in MiB."""
     words = f"""
 import sys, torch
-import synthaug.scan, synthaug.checkpoint, test_bombs
+import synthaug.scan, synthaug.checkpoint, synthaug.judge, test_bombs
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) >> 10
 
 with torch.device("meta"):  # the first one imports more of torch
-    synthaug.checkpoint.Judge(**test_bombs.ARGUMENTS)
+    synthaug.judge.Judge(**test_bombs.ARGUMENTS)
 before = peak()
 {code}
 print(peak() - before)
@@ -178,7 +178,7 @@ def test_a_judge_that_claims_to_be_large_takes_no_memory(tmp_path):
     judge_file(tmp_path, {**ARGUMENTS, "class_names": names, "width": 1000, "image_size": 512}, None)
     code = """
 try:
-    synthaug.checkpoint.load_judge(sys.argv[1])
+    synthaug.judge.load_judge(sys.argv[1])
 except synthaug.checkpoint.InputError as error:
     print(error)
 """
@@ -220,10 +220,10 @@ def fitted(folder, family="cvae"):
 @pytest.mark.parametrize("name", ["model", "latents"])
 def test_other_tensors_than_the_model_has_are_named(tmp_path, name, change):
     fitted(tmp_path)
-    load_generator(tmp_path)
+    load_run(tmp_path)
     tensor = harm(tmp_path / f"{name}.safetensors", change)
     with pytest.raises(InputError, match=rf"{name}\.safetensors: tensor '{tensor}' {CHANGES[change]}"):
-        load_generator(tmp_path)
+        load_run(tmp_path)
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -300,7 +300,7 @@ def test_latents_that_count_other_rows_are_refused(tmp_path):
     for counts in ([10**12, 0, 0], [-1, 5, 5], [3, 3, 2], [2**62, 2**62, 9]):
         save_file({**tensors, "counts": torch.tensor(counts)}, tmp_path / "latents.safetensors")
         with pytest.raises(InputError, match="cannot be loaded: the latents count"):
-            load_generator(tmp_path)
+            load_run(tmp_path)
 
 
 LARGE = [
@@ -323,7 +323,7 @@ def test_a_config_that_claims_a_large_model_takes_little_memory_and_ends(tmp_pat
 from pathlib import Path
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        synthaug.checkpoint.load_generator(folder)
+        synthaug.checkpoint.load_run(folder)
     except synthaug.checkpoint.InputError as error:
         print(error)
 """
@@ -344,7 +344,7 @@ def test_damaged_headers_are_one_line(tmp_path):
                 len(words).to_bytes(8, "little") + words + good[8 + length :]):  # fmt: skip
         path.write_bytes(bad)
         with pytest.raises(InputError, match=r"cannot be loaded: model\.safetensors: ") as caught:
-            load_generator(tmp_path)
+            load_run(tmp_path)
         assert "\n" not in str(caught.value)
 
 

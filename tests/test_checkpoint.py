@@ -8,7 +8,7 @@ from torch import nn
 from synthaug.checkpoint import (
     checkpoint_hash,
     find_family,
-    load_generator,
+    load_run,
     load_state,
     read_source,
     save_generator,
@@ -95,12 +95,12 @@ def test_only_the_newest_states_stay_and_no_temporary_ones(tmp_path):
 
 def test_an_unfinished_or_foreign_folder_is_no_run(tmp_path):
     with pytest.raises(InputError, match="not a finished run"):
-        load_generator(tmp_path)
+        load_run(tmp_path)
     with pytest.raises(InputError, match=r"source\.json"):
         read_source(tmp_path)
     (tmp_path / "state").mkdir()
     with pytest.raises(InputError, match="same fit again"):
-        load_generator(tmp_path)
+        load_run(tmp_path)
 
 
 def test_hash_follows_the_weights(tmp_path):
@@ -132,7 +132,7 @@ def test_a_hostile_config_is_refused_with_one_line(tmp_path, change):
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(InputError) as caught:
-        load_generator(tmp_path)
+        load_run(tmp_path)
     assert "\n" not in str(caught.value)
 
 

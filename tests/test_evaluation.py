@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,14 +16,14 @@ import synthaug
 import synthaug.quality.evaluation
 from synthaug import cli
 from synthaug.balance import per_class_plan
-from synthaug.checkpoint import save_generator, save_judge
+from synthaug.checkpoint import save_generator
 from synthaug.codec import to_tensor
 from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.filtering import default_filter
 from synthaug.generation import generate
 from synthaug.generators import CVAE
-from synthaug.judge import fit_judge
+from synthaug.judge import fit_judge, save_judge
 from synthaug.quality import appraisal
 from synthaug.quality.appraisal import compare_features, find_copies, score_accuracy
 from synthaug.quality.assessment import Evaluation
@@ -306,7 +308,7 @@ def test_the_command_writes_its_folder_and_finds_it_again(run_folder, quick, cap
 
 def test_the_rows_are_those_that_generate_writes(run_folder):
     generator = synthaug.load_generator(run_folder)
-    judge = default_filter(synthaug.checkpoint.load_judge(run_folder))
+    judge = default_filter(synthaug.judge.load_judge(run_folder))
     written = generate(generator, per_class_plan(dict.fromkeys(NAMES, 1), 3), seed=5, filter="none")
     temperature = generator.default_temperature
     draws = take_draws(generator, 3, seed=5, temperature=temperature, check=None, judge=judge)
@@ -391,16 +393,9 @@ def test_a_bare_generator_of_the_users_own_is_evaluated_with_its_rows(digits, qu
 
 
 def test_a_signal_ends_it_with_nothing_written(run_folder, quick, monkeypatch, tmp_path, capsys):
-    class Stopped:
-        received = 15
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            return None
-
-    monkeypatch.setattr(synthaug.quality.evaluation, "StopSignals", Stopped)
+    monkeypatch.setattr(
+        synthaug.quality.evaluation, "load_real_rows", lambda *rows, **options: os.kill(os.getpid(), signal.SIGTERM)
+    )
     words = ["evaluate", str(run_folder), "--test", "digits", "--per-class", "2", "--output", str(tmp_path / "out")]
     assert cli._run(words, debug=False) == 143
     assert "run the same again: what was trained is kept" in capsys.readouterr().err

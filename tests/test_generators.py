@@ -9,7 +9,7 @@ from checks import (
     make,
 )
 
-from synthaug.checkpoint import load_generator, save_generator
+from synthaug.checkpoint import load_run, save_generator
 from synthaug.errors import InputError
 from synthaug.generators import GENERATORS
 
@@ -51,7 +51,7 @@ def test_saved_and_loaded_samples_are_the_same(family, tmp_path):
 
     config |= TINY[family] or cls.preset([20] * 3, 8, 1).constructor
     save_generator(tmp_path, generator, config)
-    loaded = load_generator(tmp_path)
+    loaded = load_run(tmp_path)
     labels = torch.tensor([0, 1, 2])
     noise = torch.randn(3, *generator.noise_shape)
     assert torch.equal(generator.sample(labels, noise=noise), loaded.sample(labels, noise=noise))

@@ -14,7 +14,7 @@ from PIL import Image as Picture
 
 import synthaug
 from synthaug import completion
-from synthaug.checkpoint import load_generator, read_source
+from synthaug.checkpoint import load_run, read_source
 from synthaug.cli import main
 from synthaug.columns import Columns
 from synthaug.data import count_classes, load_images
@@ -141,7 +141,7 @@ def test_the_run_remembers_columns_and_values(run):
     assert source["group_by"] == ["label", "colour"]
     assert source["groups"]["two · red"] == {"label": 2, "colour": "red"}
     assert list(source["class_counts"]) == list(source["groups"])
-    assert load_generator(run).attributes == [[0, 0], [0, 1], [1, 0], [2, 0], [2, 1]]
+    assert load_run(run).attributes == [[0, 0], [0, 1], [1, 0], [2, 0], [2, 1]]
 
 
 def test_attributes_begin_with_the_label_wherever_it_stands():
@@ -223,8 +223,8 @@ def test_commands_take_the_flag(run, tmp_path, capsys):
 
 
 def test_score_predicts_the_label_of_the_group(run, tmp_path):
-    scores = synthaug.score(load_generator(run), make_rows(), output=tmp_path / "scored")
-    again = synthaug.score(load_generator(run), make_rows(), output=tmp_path / "scored")
+    scores = synthaug.score(load_run(run), make_rows(), output=tmp_path / "scored")
+    again = synthaug.score(load_run(run), make_rows(), output=tmp_path / "scored")
     assert again.folder == scores.folder
     scored = synthaug.open_dataset(str(tmp_path / "scored"), "train")
     assert set(scored["predicted_label"][:]) <= {0, 1, 2}
@@ -239,7 +239,7 @@ GROUP_BY = ["label", "colour"]
 def test_a_mixture_draws_the_group_of_each_row(run):
     rows = make_rows(unknown=3)
     mixed = synthaug.MixedDataset(
-        rows, load_generator(run), share={"zero · blue": 1.0, "two · red": 1.0}, group_by=GROUP_BY, filter="none"
+        rows, load_run(run), share={"zero · blue": 1.0, "two · red": 1.0}, group_by=GROUP_BY, filter="none"
     )
     wanted = {("zero", "blue"), ("two", "red")}
     labels, names = rows["label"][:], rows.features["label"].names
@@ -256,7 +256,7 @@ def test_a_mixture_draws_the_group_of_each_row(run):
 def test_a_mixture_takes_stored_rows_of_the_same_group(run):
     rows = make_rows()
     plan = synthaug.plan_balance(rows, group_by=GROUP_BY)
-    made = synthaug.generate(load_generator(run), plan, filter="none")
+    made = synthaug.generate(load_run(run), plan, filter="none")
     mixed = synthaug.MixedDataset(rows, made, share=1.0, group_by=GROUP_BY)
     known = {np.asarray(image).tobytes(): (label, colour) for image, label, colour in zip(
         made["image"], made["label"][:], made["colour"][:], strict=True)}  # fmt: skip
@@ -267,7 +267,7 @@ def test_a_mixture_takes_stored_rows_of_the_same_group(run):
 
 
 def test_labels_are_never_taken_for_numbers_of_groups(run):
-    generator, rows = load_generator(run), make_rows()
+    generator, rows = load_run(run), make_rows()
     pairs = [(np.zeros((8, 8, 3), np.uint8), label) for label in (0, 1, 2)]
     refused = "classes are joint groups, such as 'zero · blue', and the labels are not"
     for make in (
@@ -290,9 +290,9 @@ def test_a_sampler_refuses_labels_that_name_no_group(run):
     pytest.importorskip("imblearn")
     pixels, labels = np.zeros((6, 8, 8, 3), np.uint8), np.array([0, 0, 0, 0, 1, 1])
     with pytest.raises(InputError, match="label 1 is no class of the generator, which knows 'zero · blue'"):
-        synthaug.SynthAugSampler(load_generator(run), filter="none").fit_resample(pixels, labels)
+        synthaug.SynthAugSampler(load_run(run), filter="none").fit_resample(pixels, labels)
     made, found = synthaug.SynthAugSampler(
-        load_generator(run), class_names={0: "zero · blue", 1: "two · red"}, filter="none"
+        load_run(run), class_names={0: "zero · blue", 1: "two · red"}, filter="none"
     ).fit_resample(pixels, labels)
     assert np.bincount(found).tolist() == [4, 4]
     assert made[6:].any()

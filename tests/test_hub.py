@@ -25,7 +25,7 @@ from synthaug.cards import add_repo_id, read_front_matter, render_dataset_card, 
 from synthaug.checkpoint import save_generator
 from synthaug.columns import PROVENANCE
 from synthaug.generators import GENERATORS
-from synthaug.hub import is_repo_id
+from synthaug.repositories import is_repo_id
 
 CANARY = "hf_canaryTokenThatNobodyMaySee"
 
@@ -517,7 +517,7 @@ def test_a_pushed_run_comes_back_and_samples_the_same(hub, client, run_folder):
     pulled = client.run(
         """
         import synthaug, torch
-        from synthaug.hub import pull
+        from synthaug.pulling import pull
         labels = torch.tensor([0, 1, 1])
         images = [
             synthaug.load_generator(source).sample(labels, rng=torch.Generator().manual_seed(0))

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 
 from synthaug import launching
+from synthaug.signals import StopSignals
 
 
 @pytest.mark.parametrize(
@@ -18,12 +19,12 @@ from synthaug import launching
     ],
 )
 def test_the_code_of_the_first_rank_that_failed(scripts, code):
-    assert launching._wait([subprocess.Popen(["sh", "-c", script]) for script in scripts]) == code
+    assert launching._wait([subprocess.Popen(["sh", "-c", script]) for script in scripts], StopSignals()) == code
 
 
 def test_a_rank_that_does_not_end_is_ended(monkeypatch):
     clock = iter(range(0, 1000, 6))
     monkeypatch.setattr(launching.time, "monotonic", lambda: next(clock))
     ranks = [subprocess.Popen(["sh", "-c", "exit 3"]), subprocess.Popen(["sleep", "60"])]
-    assert launching._wait(ranks) == 3
+    assert launching._wait(ranks, StopSignals()) == 3
     assert ranks[1].returncode == -9

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
 import pytest
@@ -27,7 +28,7 @@ from pages import (
 from test_examples import small_digits
 
 import synthaug
-from synthaug import completion, hub
+from synthaug import completion, journey, pulling
 from synthaug.cli import _CLICK_EXCEPTION
 from synthaug.data import make_long_tailed
 from synthaug.recipe import parse_recipe
@@ -105,9 +106,9 @@ def test_the_python_of_the_reference_runs(home, monkeypatch):
     """In one namespace and in the order of the pages: what the contract makes, the page of the Hub pushes and loads."""
     rows = {"train": make_long_tailed(small_digits(), "label", 3), "test": small_digits("test", 4)}
     monkeypatch.setattr(datasets, "load_dataset", lambda kind, data_dir, split: rows[split])
-    pushed, load = [], hub.load_generator
-    monkeypatch.setattr(hub, "push", lambda what, repo, report: pushed.append((repo, len(what), report.verdict)))
-    monkeypatch.setattr(hub, "load_generator", lambda run: load("runs/xrays" if run == "me/digits-cvae" else run))
+    pushed = []
+    monkeypatch.setattr(journey, "push", lambda what, repo, report: pushed.append((repo, len(what), report.verdict)))
+    monkeypatch.setattr(pulling, "pull", lambda repo: Path("runs/xrays"))
     monkeypatch.setattr(completion, "fit_judge", functools.partial(completion.fit_judge, steps=40))
     scope = {}
     for page in REFERENCE:
@@ -122,7 +123,7 @@ def test_the_commands_of_the_readme_run(home, monkeypatch):
     rows = {"train": make_long_tailed(small_digits(), "label", 3), "test": small_digits("test", 4)}
     datasets.DatasetDict(rows).save_to_disk("images")
     pushed = []
-    monkeypatch.setattr(hub, "push", lambda folder, repo, **options: pushed.append((str(folder), repo)) or repo)
+    monkeypatch.setattr(journey, "push", lambda folder, repo, **options: pushed.append((str(folder), repo)) or repo)
     text = "\n".join(block.text for block in read_blocks(README) if block.language == "console")
     commands = [line for line in text.splitlines() if line.startswith("synthaug ")]
     assert [line.split()[1] for line in commands] == ["inspect", "fit", "generate", "benchmark", "push"]
@@ -164,9 +165,8 @@ def test_the_api_pages_have_every_public_name():
     entries = [
         name for page in (DOCS / "api").glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)
     ]
-    homes = {f"synthaug.{home}.{name}": name for name, home in synthaug._HOMES.items()}
     last = {entry.rpartition(".")[2] for entry in entries}
-    assert last == set(homes.values()) and len(entries) == len(last)
+    assert last == {*synthaug.__all__} - {"__version__"} and len(entries) == len(last)
 
 
 def test_the_notebook_is_the_quickstart_and_has_no_output():

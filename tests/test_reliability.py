@@ -26,7 +26,7 @@ from accelerate.state import AcceleratorState
 from test_generation import tree
 from toys import ToyGenerator, keep_bright_corners
 
-from synthaug import checkpoint, completion, descent, drawing, engine, export, fitting, folder, training
+from synthaug import checkpoint, completion, descent, drawing, engine, export, fitting, folder, judge, training
 from synthaug.balance import make_plan
 from synthaug.checkpoint import is_run, load_state, save_state
 from synthaug.cli import main
@@ -44,7 +44,7 @@ SIZES = {
     "cgan": {"width": 16},
     "glow": {"dense_steps": 2, "dense_width": 16},
 }
-POINTS = ((checkpoint, "_write_tensors"), (checkpoint, "hash_file"), (checkpoint, "write_file"),
+POINTS = ((checkpoint, "write_tensors"), (checkpoint, "hash_file"), (checkpoint, "write_file"),
           (checkpoint, "remove"), (fitting, "write_file"), (completion, "write_file"), (training, "hold_vote"),
           (Path, "replace"))  # fmt: skip
 """Calls around which a fit is killed: steps, files of a state, their hashes, and the renames."""
@@ -397,7 +397,7 @@ def test_a_signal_in_the_finish_on_two_processes_costs_no_training(number, digit
         original = fitting.is_run
 
         def save_judge(*arguments):  # the first process, in the middle of its files
-            checkpoint.save_judge(*arguments)
+            judge.save_judge(*arguments)
             os.kill(os.getpid(), number)
 
         def look(folder):  # the other one, while it waits

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from synthaug.errors import InputError
+from synthaug.numbers import percent, points
 from synthaug.pictures import tile_images
-from synthaug.report import Report, percent, points
+from synthaug.report import Report
 
 EVIL = "</td><script>alert(1)</script>|`\n\"'"
 

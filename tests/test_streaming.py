@@ -60,6 +60,6 @@ def test_fit_takes_a_stream(tmp_path, monkeypatch):
 
     seen = {}
     monkeypatch.setattr(fitting, "_fit_into", lambda output, plan, accelerator, digest: seen.update(plan=plan))
-    monkeypatch.setattr(fitting, "load_generator", lambda folder, family: None)
+    monkeypatch.setattr(fitting, "load_run", lambda folder, family: None)
     synthaug.fit(make_real((9, 9, 9)).to_iterable_dataset(), "cvae", output=tmp_path, images=32, stream_rows=20)
     assert len(seen["plan"].images) == 20

@@ -13,12 +13,13 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
-from synthaug.checkpoint import load_generator, load_judge, load_snapshots, read_source
+from synthaug.checkpoint import load_run, load_snapshots, read_source
 from synthaug.descent import _descend, _make_optimizer
 from synthaug.errors import FailedError, InputError, StoppedError
 from synthaug.fitting import fit
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import Objective
+from synthaug.judge import load_judge
 from synthaug.tracking import _Alarms
 
 families = pytest.mark.parametrize("family", list(GENERATORS))
@@ -37,7 +38,7 @@ def toy_dataset(per_class=24, classes=3, size=8):
 
 
 def weights(folder):
-    return {k: v.clone() for k, v in load_generator(folder).state_dict().items()}
+    return {k: v.clone() for k, v in load_run(folder).state_dict().items()}
 
 
 @families
@@ -93,7 +94,7 @@ def test_a_snapshot_is_kept_when_its_share_of_the_fit_is_done(tmp_path):
     fit(toy_dataset(), "cgan", output=tmp_path / "run", images=320, batch_size=32)
     names = sorted(path.name for path in (tmp_path / "run" / "state").glob("snapshot-*"))
     assert names == ["snapshot-0.safetensors", "snapshot-1.safetensors"]
-    generator = load_generator(tmp_path / "run")
+    generator = load_run(tmp_path / "run")
     kept, last = load_snapshots(tmp_path / "run", generator), generator.state_dict()
     assert kept["snapshot-0"].keys() == last.keys()
     assert any(not torch.equal(kept["snapshot-0"][name], last[name]) for name in last)

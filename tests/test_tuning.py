@@ -9,8 +9,9 @@ import pytest
 from synthaug.benchmarks import campaign
 from synthaug.benchmarks.arms import default_arms, parse_arm
 from synthaug.benchmarks.cells import Cell
-from synthaug.benchmarks.tuning import MIXTURES, RATES, TRIALS, TUNING_SEEDS, Tuner, count_trials, describe_options
+from synthaug.benchmarks.tuning import MIXTURES, RATES, TRIALS, Tuner, count_trials, describe_options
 from synthaug.classical import POLICIES
+from synthaug.metrics import TUNING_SEEDS
 
 TEMPLATE = Cell("", 0, 10, 8, "", 0.0)
 

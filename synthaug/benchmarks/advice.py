@@ -16,8 +16,8 @@ from synthaug.benchmarks.results import ArmResults
 from synthaug.cards.markdown import escape_markdown
 from synthaug.errors import InputError
 from synthaug.metrics import Estimate, estimate_mean
+from synthaug.numbers import percent, points
 from synthaug.output import write_file
-from synthaug.report import percent, points
 
 __all__ = ["CONFIDENCE", "Advice", "Evidence", "weigh_evidence"]
 

@@ -11,19 +11,20 @@ from typing import Any
 
 from datasets import Dataset
 
-import synthaug
 from synthaug.benchmarks.arms import RESERVED, SYNTHETIC, Arm, check_arms, default_arms
 from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, count_trainings, make_template
 from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.findings import write_findings
 from synthaug.benchmarks.material import collect_material
-from synthaug.benchmarks.tuning import TRIALS, TUNING_SEEDS
+from synthaug.benchmarks.tuning import TRIALS
 from synthaug.classical import BACKENDS
 from synthaug.classifier import CLASSIFIERS, resolve_device
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator
+from synthaug.metrics import TUNING_SEEDS
 from synthaug.output import OutputFolder
 from synthaug.report import Report
+from synthaug.version import __version__
 
 __all__ = ["benchmark"]
 
@@ -121,7 +122,7 @@ def benchmark(
     names = default_arms(counts, sources=named, oracle=contest.oracle is not None) if arms is None else tuple(arms)
     template = make_template(contest, steps=steps, backend=backend, classifier=classifier, device=device)
     arguments = {
-        "version": synthaug.__version__, "arms": list(names), "seeds": seeds,
+        "version": __version__, "arms": list(names), "seeds": seeds,
         "steps": template.steps, "classifier": classifier, "backend": backend, "device": device,
         "drop_leaks": drop_leaks, "source": contest.leaks.run, **contest.digests(),
         **({} if contest.groups is None else {"group_by": contest.groups.facts()}),
@@ -174,7 +175,7 @@ def _run(
 def _describe_settings(contest: Contest, setting: Setting, *, trials: int) -> dict[str, Any]:
     template, codec = setting.template, contest.train.codec
     return {
-        "version": synthaug.__version__,
+        "version": __version__,
         "seeds": list(range(setting.seeds)),
         "tuning_seeds": list(TUNING_SEEDS),
         "trials": trials,

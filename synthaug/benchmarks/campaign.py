@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,7 @@ from synthaug.benchmarks.contest import Contest
 from synthaug.benchmarks.ledger import Ledger
 from synthaug.benchmarks.results import ArmResults, choose_front
 from synthaug.benchmarks.tuning import Tuner, count_trials
-from synthaug.errors import StoppedError
-from synthaug.signals import StopSignals
+from synthaug.signals import stopped_at_once
 
 __all__ = ["Campaign", "Setting", "count_positions", "count_processes", "count_trainings", "make_template"]
 
@@ -71,32 +71,34 @@ class Campaign:
         bar: tqdm[Any] | None = None,
     ) -> None:
         self._data, self.setting, self._folder, self._trainings = data, setting, folder, trainings
-        self._stack, self._shared = contextlib.ExitStack(), bar
+        self._shared = bar
         self._results: dict[Cell, dict[str, Any]] = {}
         self.tuner = Tuner(setting.template, self._run, setting.sources, len(data.validation))
 
     def __enter__(self) -> Campaign:
-        self._stop = self._stack.enter_context(StopSignals())
-        if self._shared is None:
-            own: tqdm[Any] = tqdm(total=self._trainings, desc="tuning", unit="training", mininterval=0.5)
-            self._bar = self._stack.enter_context(own)
-        else:
-            self._bar = self._shared
-        pool = CellPool(self._data, num_processes=self.setting.processes, should_stop=lambda: self._stop.received > 0)
-        self.ledger = Ledger(self._stack.enter_context(pool), self._folder, self._bar, self._results)
+        kept = f"the finished trainings are in {str(self._folder)!r}; run the same again to go on"
+        nothing = "nothing is kept; give an output folder to be able to go on"
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(stopped_at_once(kept if self._folder else nothing))
+            if self._shared is None:
+                own: tqdm[Any] = tqdm(total=self._trainings, desc="tuning", unit="training", mininterval=0.5)
+                self._bar = stack.enter_context(own)
+            else:
+                self._bar = self._shared
+            pool = stack.enter_context(CellPool(self._data, num_processes=self.setting.processes))
+            self.ledger = Ledger(pool, self._folder, self._bar, self._results)
+            self._stack = stack.pop_all()
         return self
 
     def _run(self, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
         return self.ledger.run(cells)
 
-    def __exit__(self, kind: type[BaseException] | None, *problem: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None and self._shared is None:
             self._bar.update(max(0, self._trainings - self._bar.n))
-        self._stack.close()
-        if kind is not None and issubclass(kind, InterruptedError):
-            kept = f"the finished trainings are in {str(self._folder)!r}; run the same again to go on"
-            nothing = "nothing is kept; give an output folder to be able to go on"
-            raise StoppedError(f"stopped: {kept if self._folder else nothing}", self._stop.received) from None
+        self._stack.__exit__(kind, value, trace)
 
     def run_all(self, arms: Sequence[Arm]) -> list[ArmResults]:
         """Tune and run these arms: first those that exchange nothing; "best" is the best of them on real rows."""

@@ -211,21 +211,17 @@ def _measure(network: nn.Module, rows: Rows, num_classes: int) -> dict[str, Any]
     }
 
 
-def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+def run_cell(cell: Cell, data: CellData) -> dict[str, Any]:
     """Train one arm with one seed and measure it, on one thread.
 
     Args:
         cell: What to train.
         data: What to train on.
-        should_stop: Looked at after every step; true abandons the cell.
 
     Returns:
         JSON-friendly: "cell", "seconds", "curve" [[step, balanced accuracy on validation rows], ...], "validation" and,
         when asked for, "test": each balanced_accuracy, nll, scaled_nll, calibration_error and predictions, and
         the validation rows' losses.
-
-    Raises:
-        InterruptedError: If it was abandoned.
     """
     started, curve = time.perf_counter(), list[tuple[int, float]]()
     arm, classes = parse_arm(cell.arm, tuple(data.others)), data.num_classes
@@ -236,8 +232,6 @@ def run_cell(cell: Cell, data: CellData, *, should_stop: Callable[[], bool] = la
     spaced = np.unique(np.linspace(0, len(data.validation) - 1, _CURVE_ROWS).astype(np.int64))
 
     def on_step(done: int) -> None:
-        if should_stop():
-            raise InterruptedError(cell.name)
         if cell.test and len(data.validation) and done % every == 0:
             part = data.validation
             shown = Rows(part.pixels[spaced], part.labels[spaced], None if part.groups is None else part.strata[spaced])

@@ -9,8 +9,9 @@ from typing import Any
 from synthaug.benchmarks.arms import BEST, Arm, parse_arm
 from synthaug.benchmarks.cells import Cell
 from synthaug.classical import POLICIES
+from synthaug.metrics import TUNING_SEEDS
 
-__all__ = ["TRIALS", "TUNING_SEEDS", "Trials", "Tuner", "count_trials", "describe_options"]
+__all__ = ["TRIALS", "Trials", "Tuner", "count_trials", "describe_options"]
 
 RATES = (6e-3, 3e-3, 1.2e-2, 1.5e-3)
 """Learning rates that an arm tries which has nothing else to choose."""
@@ -24,9 +25,6 @@ MIXES = (("trivial", ""), ("trivial", "cutmix"), ("", "cutmix"), ("", "mixup"))
 
 TRIALS = 4
 """Trials of every arm: the same number for all."""
-
-TUNING_SEEDS = (1_000, 1_001)
-"""Seeds of the trials, apart from all reported ones."""
 
 _POLICY = "affine"
 

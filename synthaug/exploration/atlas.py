@@ -12,7 +12,6 @@ from typing import Any
 from datasets import Dataset
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from synthaug import __version__
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.data import LabeledImages
 from synthaug.errors import InputError
@@ -20,11 +19,12 @@ from synthaug.exploration.latents import LatentSpace
 from synthaug.exploration.panels import Panel
 from synthaug.exploration.survey import describe_traversal, survey_space
 from synthaug.generators.base import ConditionalGenerator
-from synthaug.hub import load_generator, resolve_run
 from synthaug.output import OutputFolder, write_file
+from synthaug.pulling import load_generator, resolve_run
 from synthaug.rows import digest_rows
 from synthaug.sources import open_dataset
 from synthaug.trainingrows import find_training_rows
+from synthaug.version import __version__
 
 __all__ = ["Exploration", "explore"]
 

@@ -20,12 +20,12 @@ from synthaug.fitting import fit
 from synthaug.generators import GENERATORS
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import SEPARATOR
-from synthaug.hub import load_generator
 from synthaug.jobs import resolve_filter
 from synthaug.loops.canvas import Canvas, find_shape
 from synthaug.loops.labelled import plain_label
 from synthaug.noise import BLOCK_SIZE
 from synthaug.png import encode_png
+from synthaug.pulling import load_generator
 
 try:
     from imblearn.over_sampling.base import BaseOverSampler

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthaug.benchmarks.tuning import TUNING_SEEDS
 from synthaug.classical import POLICIES
 from synthaug.data import LabeledImages
-from synthaug.metrics import balanced_accuracy
+from synthaug.metrics import TUNING_SEEDS, balanced_accuracy
 from synthaug.neighbours import measure_nearest
 from synthaug.quality.cas import ScoreClassifier, fit_score_classifier, predict_classes
 from synthaug.quality.draws import Draws

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from synthaug.cards.markdown import environment, escape_markdown
 from synthaug.errors import InputError
+from synthaug.numbers import percent, spread
 from synthaug.output import write_file
-from synthaug.report import percent, spread
 
 __all__ = ["Evaluation"]
 

@@ -13,11 +13,10 @@ import torch
 from datasets import Dataset
 from tqdm import tqdm
 
-import synthaug
 from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.classical import POLICIES
 from synthaug.classifier import resolve_device
-from synthaug.errors import InputError, StoppedError, suggest
+from synthaug.errors import InputError, suggest
 from synthaug.filtering import Filter
 from synthaug.gallery import draw_closest, draw_pictures
 from synthaug.generators.base import ConditionalGenerator
@@ -34,7 +33,8 @@ from synthaug.quality.remarks import write_remarks
 from synthaug.quality.shelf import Shelf
 from synthaug.residual import ResidualClassifier
 from synthaug.rows import digest_rows
-from synthaug.signals import StopSignals
+from synthaug.signals import stopped_at_once
+from synthaug.version import __version__
 
 __all__ = ["evaluate"]
 
@@ -98,30 +98,30 @@ def evaluate(
     run = generator.run_folder
     source = {} if run is None else read_source(run)
     arguments = {
-        "version": synthaug.__version__, "generator": f"{generator.family}@{generator.version}",
+        "version": __version__, "generator": f"{generator.family}@{generator.version}",
         "checkpoint": None if run is None else checkpoint_hash(run), "test": digest_rows(test),
         "real": None if real is None else digest_rows(real), "per_class": per_class, "seeds": seeds, "seed": seed,
         "temperature": temperature, "filter": name, "augmentation": augmentation, "device": device,
         "on_bad_image": on_bad_image, **({"drop_leaks": True} if drop_leaks else {}),
     }  # fmt: skip
+    shelf = Shelf(None if output is None or run is None else Path(output), arguments)
+    nothing = "nothing is kept; with a run folder and an output it could go on"
+    kept = "run the same again: what was trained is kept" if shelf.keeps else nothing
     with contextlib.ExitStack() as stack:
         if output is not None:
             made = stack.enter_context(OutputFolder(output, "evaluate", arguments, fresh=fresh))
             if made.has_finished("evaluation.json"):
                 return Evaluation.load(output)
-        shelf = Shelf(None if output is None or run is None else Path(output), arguments)
-        nothing = "nothing is kept; with a run folder and an output it could go on"
-        kept = "run the same again: what was trained is kept" if shelf.keeps else nothing
-        progress = _Progress(stack.enter_context(StopSignals()), kept)
+        stack.enter_context(stopped_at_once(kept))
         started = time.perf_counter()
         rows = load_real_rows(generator, source, test, real=real, on_bad_image=on_bad_image, drop_leaks=drop_leaks)
-        with progress.part("drawing", per_class * len(generator.class_names)) as advance:
+        with _part("drawing", per_class * len(generator.class_names)) as advance:
             draws = take_draws(
                 generator, per_class, seed=seed, temperature=temperature, check=check,
                 judge=_default_filter(generator), num_processes=num_processes, on_rows=advance,
             )  # fmt: skip
         lineup, command = Lineup(rows, draws), command or _describe_call(arguments)
-        evaluation = _measure(lineup, arguments, command, progress, shelf, started)
+        evaluation = _measure(lineup, arguments, command, shelf, started)
         if output is not None:
             evaluation.save(output)
         shelf.clear()
@@ -130,20 +130,18 @@ def evaluate(
     return evaluation
 
 
-def _measure(
-    lineup: Lineup, arguments: Mapping[str, Any], command: str, progress: _Progress, shelf: Shelf, started: float
-) -> Evaluation:
+def _measure(lineup: Lineup, arguments: Mapping[str, Any], command: str, shelf: Shelf, started: float) -> Evaluation:
     """Measure every part and put them together."""
     seeds, device = arguments["seeds"], arguments["device"]
     train, test, made = lineup.real.train, lineup.real.test, lineup.synthetic
     choosing = len(POLICIES) if arguments["augmentation"] == "classical" and len(lineup.real.validation) else 0
-    with progress.part("accuracy score", STEPS * (2 * seeds + choosing)) as advance:
+    with _part("accuracy score", STEPS * (2 * seeds + choosing)) as advance:
         accuracy = score_accuracy(
             lineup, seeds=seeds, steps=STEPS, augmentation=arguments["augmentation"], device=device,
             shelf=shelf, on_step=advance,
         )  # fmt: skip
     steps = count_referee_steps(len(train), train.codec.channels)
-    with progress.part("referee", steps) as advance:
+    with _part("referee", steps) as advance:
         classes, (side, channels) = len(train.class_names), train.pixels.shape[2:]
         referee = shelf.fetch(
             "referee",
@@ -153,9 +151,9 @@ def _measure(
             ),
         )
         found = {name: predict_classes(referee, rows.pixels) for name, rows in (("synthetic", made), ("test", test))}
-    with progress.part("features", 6) as advance:
+    with _part("features", 6) as advance:
         comparisons = compare_features(lineup, referee, on_step=advance)
-    with progress.part("nearest rows", len(train)) as advance:
+    with _part("nearest rows", len(train)) as advance:
         copying = find_copies(lineup, on_part=advance)
     facts = describe_parts(lineup, accuracy, found, comparisons, copying)
     pictures, captions = _draw(lineup, copying)
@@ -204,24 +202,11 @@ def _default_filter(generator: ConditionalGenerator) -> Filter | None:
     return resolve_filter(generator, "default")[0]
 
 
-class _Progress:
-    """One bar on stderr for each part; a stop signal ends the part, and says what is kept."""
-
-    def __init__(self, stop: StopSignals, kept: str) -> None:
-        self._stop, self._kept = stop, kept
-
-    @contextmanager
-    def part(self, name: str, total: int) -> Iterator[Callable[[int], None]]:
-        """Yield the function to call with the work just done."""
-        with tqdm(total=total, desc=f"{name:>14}", mininterval=0.5, unit="") as bar:
-
-            def advance(count: int) -> None:
-                bar.update(count)
-                if self._stop.received:
-                    signal = self._stop.received
-                    raise StoppedError(f"stopped by signal {signal}; {self._kept}", signal)
-
-            yield advance
+@contextmanager
+def _part(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr; yield the function to call with the work just done."""
+    with tqdm(total=total, desc=f"{name:>14}", mininterval=0.5, unit="") as bar:
+        yield bar.update
 
 
 def _check(

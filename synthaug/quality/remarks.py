@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from synthaug.report import percent, points, spread
+from synthaug.numbers import percent, points, spread
 
 __all__ = ["write_remarks"]
 

@@ -12,19 +12,19 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Value
 from numpy.typing import NDArray
 
-from synthaug import __version__
 from synthaug.cards.scorecard import render_score_card
-from synthaug.checkpoint import checkpoint_hash, load_judge, read_source
+from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.codec import Codec
 from synthaug.columns import Columns
 from synthaug.errors import FailedError, InputError
 from synthaug.folder import ShardFolder, read_earlier
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, read_classes
-from synthaug.hub import load_generator
+from synthaug.judge import load_judge
 from synthaug.leaks import run_hashes
 from synthaug.output import OutputFolder, write_file
 from synthaug.pictures import tile_images
+from synthaug.pulling import load_generator
 from synthaug.rows import digest_rows
 from synthaug.scan import Scan, scan_images
 from synthaug.scoring.densities import name_density
@@ -32,6 +32,7 @@ from synthaug.scoring.rowscores import ScoredRows, measure_rows, scored_features
 from synthaug.scoring.suspects import SUSPECTS, summarize_scores
 from synthaug.signals import StopSignals
 from synthaug.sources import open_splits, pick_split
+from synthaug.version import __version__
 
 __all__ = ["Scores", "score"]
 
