@@ -10,8 +10,6 @@ from synthaug.faces import load_lazily
 TYPE_CHECKING = False  # to type checkers it is that of `typing`, which takes a while to import
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from synthaug.balance import BalancePlan
     from synthaug.benchmarks.advice import Advice
     from synthaug.benchmarks.benchmarking import benchmark

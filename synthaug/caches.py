@@ -24,9 +24,13 @@ def cache_folder() -> Path:
         folder = Path(os.environ.get("SYNTHAUG_CACHE") or Path.home() / ".cache" / "synthaug").expanduser()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError) as error:  # the latter: no home folder
-        reason = getattr(error, "strerror", None) or error
-        raise FailedError(f"the cache folder cannot be made ({reason}); name a folder in SYNTHAUG_CACHE") from error
+        raise _refuse(error) from error
     return folder
+
+
+def _refuse(error: Exception) -> FailedError:
+    reason = getattr(error, "strerror", None) or error
+    return FailedError(f"the cache folder cannot be written ({reason}); name a folder in SYNTHAUG_CACHE")
 
 
 def digest_files(paths: Iterable[str | Path]) -> str:
@@ -51,12 +55,15 @@ def keep_entry(name: str, make: Callable[[Path], None]) -> Path:
         make: Fills a new folder.
 
     Raises:
-        FailedError: The cache folder cannot be made.
+        FailedError: The cache folder cannot be written.
     """
     entry = cache_folder() / name
     if entry.exists():
         return entry
-    folder = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
+    except OSError as error:
+        raise _refuse(error) from error
     try:
         make(folder)
         try:

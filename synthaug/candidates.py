@@ -96,5 +96,5 @@ def draw_candidates(candidates: Sequence[Candidate], folder: Path, *, seed: int)
         except FailedError as error:
             print(f"warning: {candidate.name} is left out: {error}", file=sys.stderr)
     if not drawn:
-        raise FailedError("no candidate made enough rows; fit longer: a larger --budget or --images")
+        raise FailedError("no candidate made enough rows; fit longer: a larger budget= or images=")
     return drawn

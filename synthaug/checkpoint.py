@@ -112,7 +112,7 @@ def load_run(
     """
     folder = Path(folder)
     if not is_run(folder):
-        hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the --output of a fit"
+        hint = "run the same fit again to finish it" if (folder / "state").is_dir() else "give the output of a fit"
         raise InputError(f"{str(folder)!r} is not a finished run (no config.json and model.safetensors); {hint}")
     with explain_damage(folder):
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -156,7 +156,7 @@ def explain_damage(folder: Path) -> Iterator[None]:
         if isinstance(error, InputError):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with --fresh") from None
+        raise InputError(f"run {str(folder)!r} cannot be loaded: {reason}; fit it again with fresh=True") from None
 
 
 def read_source(folder: str | Path) -> dict[str, Any]:
@@ -288,7 +288,7 @@ def _verify(state: Path, fit: str) -> str:
     if owner != fit:
         raise InputError(
             f"{str(state)!r} is the state of a fit with another recipe or other rows, or of an earlier version; "
-            "remove it, or give another --output (output=)"
+            "remove it, or give another output folder"
         )
     for name, digest in files.items():
         path = state / name

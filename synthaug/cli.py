@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -478,6 +479,9 @@ _CLICK_EXCEPTION: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its code: 0 done, 1 failed, 2 bad input, 3 no gain, 130/143 stopped."""
+    for stream in (sys.stdout, sys.stderr):  # what the terminal cannot show is replaced
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     sys.exit(_run([word for word in given if word != "--debug"], debug))
@@ -504,7 +508,7 @@ def _run(arguments: list[str], debug: bool) -> int:
     except (FailedError, GainError, InputError, StoppedError) as error:
         if debug:
             raise
-        return _fail(str(error), error.exit_code, always=isinstance(error, RankError))
+        return _fail(_use_flags(str(error), command), error.exit_code, always=isinstance(error, RankError))
     except KeyboardInterrupt:
         return _fail("stopped; run the same command again", 130)
     except OSError as error:
@@ -515,6 +519,21 @@ def _run(arguments: list[str], debug: bool) -> int:
         if debug:
             raise
         return _fail(f"{type(error).__name__}: {error}; add --debug for the traceback", 1)
+
+
+def _use_flags(message: str, command: str) -> str:
+    """Return an error in the words of the command line."""
+    from synthaug.recipe import Recipe
+    from synthaug.wording import use_flags
+
+    found: Any = typer.main.get_command(app)
+    parameters = getattr(found.commands.get(command), "params", [])
+    flags = {one.name: one.opts[0] for one in parameters if one.opts[0].startswith("--")}
+    keys = {"learning_rate": "generator.learning_rate"} if "settings" in flags else {}
+    for section in ("dataset", "fit", "generate") if keys else ():
+        model: Any = Recipe.model_fields[section].annotation
+        keys |= {name: f"{section}.{name}" for name in model.model_fields}
+    return use_flags(message, flags, keys)
 
 
 def _fail(message: str, code: int, *, always: bool = False) -> int:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
+import os
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ __all__ = [
     "MAX_DECODED_BYTES",
     "MAX_SIZE",
     "MIN_SIZE",
+    "SUFFIXES",
     "Codec",
     "Shown",
     "check_image_size",
@@ -41,8 +45,16 @@ __all__ = [
     "to_tensor",
 ]
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""File formats that are read; of animations and pages, the first."""
+_COMMON = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+_NOT_READ = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG", "IPTC"})
+"""Formats that Pillow knows but cannot decode by itself; EPS would start another program."""
+
+Image.init()
+FORMATS = (*_COMMON, *(name for name in Image.OPEN if name not in {*_COMMON, *_NOT_READ}))
+"""File formats that are read: those that Pillow decodes, the common ones first. Of animations and pages, the first."""
+
+SUFFIXES = frozenset(end for end, name in Image.registered_extensions().items() if name in {*FORMATS, "MPO"})
+"""Suffixes of image files, in lower case."""
 
 MIN_SIZE, MAX_SIZE = 8, 1024
 """Smallest and largest `image_size`, in pixels."""
@@ -59,6 +71,10 @@ _ROWS = 256
 
 DEPTHS = {"uint8": "8 bits", "uint16": "16 bits", "int32": "32 bits", "float32": "floating-point numbers"}
 """How images of a dataset store their values, and the words for it; "mixed" where they differ."""
+_QUIET = threading.Lock()
+"""Held while stderr leads nowhere."""
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else Pillow's remarks go to stderr, line by line
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _ORIENTED = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
@@ -69,6 +85,25 @@ def check_image_size(image_size: object) -> None:
     whole = isinstance(image_size, int) and not isinstance(image_size, bool)
     if not whole or not MIN_SIZE <= image_size <= MAX_SIZE:  # type: ignore[operator]
         raise InputError(f"image_size is {image_size!r}; give an integer from {MIN_SIZE} to {MAX_SIZE} pixels")
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Keep off stderr what libtiff writes there by itself: the reason of a corrupt row says it in one line."""
+    with _QUIET:
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr
+            yield
+            return
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nothing, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nothing)
 
 
 @contextmanager
@@ -97,12 +132,13 @@ def open_bytes(data: bytes | None, *, load: bool = True) -> Image.Image:
         if _count_bytes(image) > MAX_DECODED_BYTES:
             raise Image.DecompressionBombError
         if load:
-            image.load()
+            with _without_messages() if image.format == "TIFF" else nullcontext():
+                image.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         most = MAX_DECODED_BYTES // 2**20
         raise ValueError(f"decompression bomb: more pixels than an image may have ({most} MiB decoded)") from None
     except UnidentifiedImageError:
-        raise ValueError("not a PNG, JPEG, WebP, BMP, GIF or TIFF image") from None
+        raise ValueError("not a PNG, JPEG, WebP, BMP, GIF, TIFF or other image that Pillow reads") from None
     except Exception as error:  # hostile bytes make Pillow's readers raise nearly anything
         raise ValueError(f"broken image file ({_first_line(error)})") from None
     return image

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from numpy.typing import NDArray
 
 from synthaug.codec import open_bytes, strict_decoding
 from synthaug.errors import InputError, suggest
+from synthaug.splits import SPLIT_COLUMNS, name_splits
 
 __all__ = [
     "PROVENANCE",
@@ -25,12 +27,15 @@ __all__ = [
     "Labels",
     "as_image_columns",
     "check_provenance",
+    "check_spellings",
     "find_columns",
     "has_provenance",
     "is_label",
     "iterate_images",
     "label_value",
+    "plain_spelling",
     "read_labels",
+    "read_split_column",
     "real_rows",
 ]
 
@@ -45,8 +50,13 @@ PROVENANCE: dict[str, Value] = {
 _NEAR_ROOT = 2
 """Parts of a path up to which a folder, such as /home, holds those of several people."""
 
+_SHOWN = 8
 _SNIFFED = 16
+_MARKED_ROWS = 1000
+_NUMERIC = ("int", "uint", "float", "bool")
 _BATCH = 128
+_SPLITS = 12
+"""Most distinct values of a column that says which split a row belongs to."""
 
 
 @dataclass(frozen=True)
@@ -170,28 +180,33 @@ def is_label(feature: Any) -> bool:
     return isinstance(feature, ClassLabel) or whole
 
 
-def _pick(what: str, given: str | None, candidates: list[str], features: Features) -> str:
-    option = f"--{what}-column"
+def _pick(what: str, given: str | None, candidates: list[str], dataset: Dataset) -> str:
+    features = dataset.features
     wanted = "an Image or binary column" if what == "image" else "a ClassLabel, string, integer or boolean column"
     if given is not None:
         if given not in features:
-            there = ", ".join(map(repr, features))
-            raise InputError(f"no column {given!r}; the columns are {there}{suggest(given, features)}")
+            raise InputError(f"no column {given!r}; the columns are {_listed(features)}{suggest(given, features)}")
         if given not in candidates:
             raise InputError(
                 f"column {given!r} ({_describe(features[given])}) holds no {what}s, {wanted} would; "
-                f"{_options(what, candidates)}{_hint(what, features)}"
+                f"{_options(what, candidates)}{_hint(what, dataset)}"
             )
         return given
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
-        listed = ", ".join(map(repr, candidates))
-        raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}; name one with {option}")
-    there = ", ".join(f"{name!r} ({_describe(feature)})" for name, feature in features.items())
-    raise InputError(
-        f"no {what} column: {wanted} is needed, but there is only {there or 'nothing'}{_hint(what, features)}"
-    )
+        listed = _listed(candidates)
+        remedy = _hint(what, dataset, floats=False) or f"; name one with {what}_column="
+        raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}{remedy}")
+    there = _listed(features, lambda name: f" ({_describe(features[name])})") or "nothing"
+    raise InputError(f"no {what} column: {wanted} is needed, but there is only {there}{_hint(what, dataset)}")
+
+
+def _listed(names: Collection[str], describe: Callable[[str], str] = lambda name: "") -> str:
+    """Return the first names and how many more there are."""
+    more = len(names) - _SHOWN
+    shown = ", ".join(f"{name!r}{describe(name)}" for name in list(names)[:_SHOWN])
+    return f"{shown} and {more} more" if more > 0 else shown
 
 
 def _describe(feature: Any) -> str:
@@ -199,15 +214,37 @@ def _describe(feature: Any) -> str:
     return str(kind) if isinstance(feature, Value) and kind else type(feature).__name__
 
 
-def _hint(what: str, features: Features) -> str:
-    floating = [name for name, feature in features.items() if getattr(feature, "dtype", "").startswith("float")]
-    if what != "label" or not floating:
+def _hint(what: str, dataset: Dataset, *, floats: bool = True) -> str:
+    """Return what to do where labels are there in a form that is not read; empty for images, or if there are none."""
+    if what != "label":
         return ""
-    return f"; if {floating[0]!r} holds whole numbers, cast it to integers first"
+    kinds = {name: getattr(feature, "dtype", "") for name, feature in dataset.features.items()}
+    if several := next((name for name, feature in dataset.features.items() if isinstance(feature, List)), None):
+        return f"; {several!r} holds a list in each row: write one label into a column of its own"
+    if found := _find_marked(dataset, [name for name, kind in kinds.items() if kind.startswith(_NUMERIC)]):
+        columns, one = found
+        form = "one label in one-hot form" if one else "several labels in a row"
+        return f"; {_listed(columns)} are {form} (0 and 1): write one column with the name of the class in each row"
+    floating = [name for name, kind in kinds.items() if floats and kind.startswith("float")]
+    return f"; if {floating[0]!r} holds whole numbers, cast it to integers first" if floating else ""
+
+
+def _find_marked(dataset: Dataset, names: list[str]) -> tuple[list[str], bool] | None:
+    """Return the columns that hold only 0 and 1, if they are labels in several columns, and whether each row has one 1.
+
+    Two columns are labels only where exactly one of them is 1 in every row.
+    """
+    rows = dataset.select(range(min(len(dataset), _MARKED_ROWS)))
+    values = {name: _read_column(rows, name).cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names}
+    marked = [name for name, column in values.items() if len(column) and np.isin(column, (0.0, 1.0)).all()]
+    if len(marked) < 2:
+        return None
+    one = bool((np.sum([values[name] for name in marked], axis=0) == 1).all())
+    return (marked, one) if one or len(marked) > 2 else None
 
 
 def _options(what: str, candidates: list[str]) -> str:
-    return f"choose from {', '.join(map(repr, candidates))}" if candidates else f"there is no {what} column"
+    return f"choose from {_listed(candidates)}" if candidates else f"there is no {what} column"
 
 
 def find_columns(dataset: Dataset, image_column: str | None = None, label_column: str | None = None) -> Columns:
@@ -229,10 +266,31 @@ def find_columns(dataset: Dataset, image_column: str | None = None, label_column
     if image_column in features and _describe(features[image_column]).endswith("binary"):
         images.append(image_column)  # named by the user: whatever is not an image there counts as corrupt
     labels = [name for name, feature in features.items() if is_label(feature)]
+    if label_column is None and len(labels) > 1:
+        labels = [name for name in labels if not read_split_column(dataset, name)] or labels
     classes = [name for name in labels if isinstance(features[name], ClassLabel)]
-    image = _pick("image", image_column, images, features)
+    image = _pick("image", image_column, images, dataset)
     candidates = labels if label_column is not None else classes or labels
-    return Columns(image, _pick("label", label_column, candidates, features))
+    return Columns(image, _pick("label", label_column, candidates, dataset))
+
+
+def read_split_column(dataset: Dataset, name: str) -> dict[str, str]:
+    """Return the split that each value of a column names; empty unless the column says which split a row belongs to.
+
+    It is called like one (`split`, `subset`, ...) and every row names a split by a word that says nothing else.
+    """
+    feature = dataset.features[name]
+    if name.lower() not in SPLIT_COLUMNS or not (isinstance(feature, ClassLabel) or _describe(feature) == "string"):
+        return {}
+    values = pc.unique(_read_column(dataset, name)).to_pylist()
+    if not values or len(values) > _SPLITS or None in values:
+        return {}
+    if isinstance(feature, ClassLabel):
+        if min(values) < 0 or max(values) >= len(feature.names):
+            return {}
+        values = [feature.names[value] for value in values]
+    splits = name_splits(values)
+    return {value: split for value, split in splits.items() if split is not None} if all(splits.values()) else {}
 
 
 def has_provenance(features: Features) -> bool:
@@ -278,12 +336,14 @@ def read_labels(dataset: Dataset, column: str) -> Labels:
     """
     feature, values = dataset.features[column], _read_column(dataset, column)
     if isinstance(feature, ClassLabel):
+        check_spellings(feature.names, f"the rows of column {column!r}")
         return _class_labels(feature, values, column)
     if pa.types.is_integer(values.type):
         values = pc.if_else(pc.equal(values, -1), None, values) if pa.types.is_signed_integer(values.type) else values
     distinct = sorted(value for value in pc.unique(values).to_pylist() if value is not None)
     index = pc.fill_null(pc.index_in(values, value_set=pa.array(distinct, type=values.type)), -1)
     index = pc.if_else(pc.is_valid(values), index, -1)
+    check_spellings(map(str, distinct), f"the rows of column {column!r}")
     return Labels(index.to_numpy(zero_copy_only=False).astype(np.int64), tuple(str(value) for value in distinct))
 
 
@@ -297,6 +357,28 @@ def _class_labels(feature: ClassLabel, values: Any, column: str) -> Labels:
             "write the names of all classes, or -1 for an unlabelled row"
         )
     return Labels(index, tuple(feature.names))
+
+
+def check_spellings(names: Iterable[str], where: str) -> None:
+    """Raise InputError where two class names look the same: they differ in their Unicode form or in spaces alone.
+
+    Args:
+        names: Distinct names.
+        where: What holds them, for the error.
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(plain_spelling(name), name)
+        if other != name:
+            raise InputError(
+                f"{where} name the class {name!r} in two spellings, {other!a} and {name!a}, which look the same; write "
+                "one of them everywhere"
+            )
+
+
+def plain_spelling(name: str) -> str:
+    """Return a name without what cannot be seen: in one Unicode form, with single spaces."""
+    return " ".join(unicodedata.normalize("NFC", name).split())
 
 
 def label_value(features: Features, label_column: str, class_name: str) -> int | str | bool:

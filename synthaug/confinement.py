@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import stat
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,14 @@ from datasets import Dataset, Features, Image
 
 from synthaug.errors import InputError
 
-__all__ = ["check_inside", "confine", "replace_column"]
+__all__ = ["check_file", "check_inside", "confine", "describe_special", "replace_column"]
+
+_SPECIAL = (
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def check_inside(path: Path, root: Path) -> Path:
@@ -21,10 +30,46 @@ def check_inside(path: Path, root: Path) -> Path:
     Raises:
         InputError: It lies outside `root`.
     """
-    resolved = path.resolve()
+    try:
+        resolved = path.resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle, too long a name
+        raise InputError(f"{str(path)!r} cannot be followed ({error}); remove it") from None
     if not resolved.is_relative_to(root.resolve()):
         raise InputError(f"{str(path)!r} leads outside {str(root)!r}; copy the file into the dataset's folder")
     return resolved
+
+
+def check_file(path: Path, root: Path) -> str:
+    """Return the absolute path of a regular file, with symlinks resolved; it is not opened.
+
+    Raises:
+        InputError: It lies outside `root`, is no regular file, or its name is not valid text.
+    """
+    path = root.resolve() / path
+    resolved = check_inside(path, root)
+    if not resolved.is_file():
+        raise InputError(f"{str(path)!r} is {describe_special(path) or 'not a regular file'}; remove it")
+    try:
+        str(resolved).encode()
+    except UnicodeEncodeError:
+        if sys.getfilesystemencoding() != "utf-8":
+            raise InputError(
+                f"the name {str(path)!a} cannot be read in this locale ({sys.getfilesystemencoding()}); "
+                "set the environment variable PYTHONUTF8=1"
+            ) from None
+        raise InputError(f"the name {str(path)!a} is not valid UTF-8; rename it") from None
+    return str(resolved)
+
+
+def describe_special(path: Path) -> str | None:
+    """Return what a path is that is neither a regular file nor a folder, None if it is one; it is not opened."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "a link that leads nowhere or to itself" if path.is_symlink() else "not there"
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
+    return next((name for test, name in _SPECIAL if test(mode)), "no regular file")
 
 
 def replace_column(dataset: Dataset, name: str, column: Any, feature: Any, key: str) -> Dataset:

@@ -15,6 +15,7 @@ from synthaug.columns import (
     PROVENANCE,
     Columns,
     Labels,
+    check_spellings,
     find_columns,
     has_provenance,
     label_value,
@@ -181,7 +182,7 @@ def _check_corrupt(scan: Scan, column: str, on_bad_image: str) -> None:
         return
     first = "; ".join(f"row {bad.row}: {bad.reason}" for bad in scan.corrupt[:5])
     more = f"; and {len(scan.corrupt) - 5} more" if len(scan.corrupt) > 5 else ""
-    remedy = "repair them or set on_bad_image to 'skip'" if len(scan.rows) else "no usable image is left"
+    remedy = "repair them or set on_bad_image='skip'" if len(scan.rows) else "no usable image is left"
     rows = len(scan.corrupt) + len(scan.rows)
     raise InputError(f"{len(scan.corrupt)} of {rows} images in {column!r} are corrupt ({first}{more}); {remedy}")
 
@@ -204,6 +205,7 @@ def _assemble(
         if labels.names[number] not in names:
             row = int(scan.rows[np.flatnonzero(index == number)[0]])
             known = ", ".join(map(repr, names[:20])) + (", ..." if len(names) > 20 else "")
+            check_spellings([*names, labels.names[number]], "the rows")
             raise InputError(
                 f"row {row} has the class {labels.names[number]!r}, which is not among {known}; "
                 "leave such rows out or use data with the same classes"

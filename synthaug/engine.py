@@ -176,8 +176,8 @@ def explain_failures(accelerator: Accelerator, folder: Path, batch: str) -> Iter
         if _is_memory(error):
             where = f" on process {accelerator.process_index}" if accelerator.num_processes > 1 else ""
             raise RankError(
-                f"out of memory{where} with {batch}; {state}. The same fit in less memory: --fresh with "
-                "--set fit.accumulation=2 (or 4, 8; the same batch in parts), a smaller --set fit.batch_size, or "
+                f"out of memory{where} with {batch}; {state}. The same fit in less memory: fresh=True with "
+                "accumulation=2 (or 4, 8; the same batch in parts), a smaller batch_size=, or "
                 "more processes"
             ) from error
         if accelerator.num_processes > 1 and _is_connection(error):

@@ -16,6 +16,7 @@ from synthaug.data import LabeledImages, load_images, split_validation
 from synthaug.errors import InputError, suggest
 from synthaug.generators.base import ConditionalGenerator, Preset
 from synthaug.groups import describe_absent, split_attributes
+from synthaug.notices import read_notices
 from synthaug.recipe import IN_MEMORY, Recipe, parse_recipe
 
 __all__ = ["FitPlan", "plan_fit", "resolve_recipe"]
@@ -50,7 +51,7 @@ class FitPlan:
             f"rows: {len(self.train.labels):,} to fit on, {len(self.validation.labels):,} held out, "
             f"{len(self.images.class_names)} classes; batch {self.batch_size}; length {length}"
             f"{self._describe_groups()}"
-        )
+        ) + "".join(f"\nnotice: {notice}" for notice in read_notices(self.images.dataset))
 
     def _describe_groups(self) -> str:
         if not self.images.columns.groups:

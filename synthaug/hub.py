@@ -93,7 +93,7 @@ def _push_once(api: HfApi, upload: Upload, repo_id: str, private: bool, force: b
         if remote is None:
             raise ConnectionError(f"{repo_id} was made but is not there yet")
     if private and not remote.private:
-        raise InputError(f"{repo_id} is public; push with --public (private=False), or to another name")
+        raise InputError(f"{repo_id} is public; push with private=False, or to another name")
     card = _check_ours(api, repo_id, upload.kind, remote, force)
     files = {**upload.files, "README.md": merge_front_matter(upload.card, card).encode()}
     stale = [path for path in remote.files - set(files) if any(fnmatch.fnmatch(path, own) for own in upload.own)]
@@ -138,5 +138,5 @@ def _check_ours(api: HfApi, repo_id: str, kind: str, remote: Remote, force: bool
     if isinstance(tags, list) and "synthaug" in tags:
         return card
     if not force:
-        raise InputError(f"{repo_id} exists and was not made by synthaug; push to another name, or add --force")
+        raise InputError(f"{repo_id} exists and was not made by synthaug; push to another name, or add force=True")
     return ""

@@ -16,6 +16,7 @@ from synthaug.codec import Codec, check_image_size
 from synthaug.columns import Columns, real_rows
 from synthaug.errors import InputError
 from synthaug.groups import choose_columns, describe_absent, read_classes
+from synthaug.notices import read_notices
 from synthaug.scan import CorruptRow, Scan, scan_images
 from synthaug.sources import open_splits, pick_split
 from synthaug.subsets import check_limit, choose_limited, choose_validation
@@ -72,6 +73,7 @@ class Inspection:
         plan: The suggested plan.
         training: Rows that a fit would learn from.
         validation: Rows that a fit would hold out.
+        notices: What was passed over, and what may be read in two ways.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Inspection:
     plan: BalancePlan
     training: int
     validation: int
+    notices: tuple[str, ...] = ()
 
     @property
     def class_counts(self) -> dict[str, int]:
@@ -103,7 +106,8 @@ class Inspection:
 
     def table(self) -> str:
         """Return everything as aligned text, the suggested plan last."""
-        lines = [("dataset", f"{self.name}, split {self.split!r}"), *self._describe_columns()]
+        lines = [("dataset", f"{self.name}, split {self.split!r}"), *(("notice", notice) for notice in self.notices)]
+        lines += self._describe_columns()
         for name, summary in self.splits.items():
             lines += _describe_split(name, summary)
         lines += [(f"{name!r}", f"not read: {reason}") for name, reason in self.skipped.items()]
@@ -221,7 +225,7 @@ def inspect_dataset(
     types = {key: _type_name(feature) for key, feature in chosen.features.items()}
     return Inspection(
         name, split, columns, types, summaries, skipped, _shared(summaries),
-        scan.codec, make_plan(counts, "majority"), training, validation,
+        scan.codec, make_plan(counts, "majority"), training, validation, read_notices(chosen),
     )  # fmt: skip
 
 

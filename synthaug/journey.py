@@ -242,7 +242,7 @@ def evaluate_run(
         The evaluation and its folder.
     """
     if output is None and not Path(run).is_dir():
-        raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with --output")
+        raise InputError(f"{run!r} is no folder here; name a folder for the evaluation with output=")
     folder = Path(run) / "evaluation" if output is None else output
     fitted = resolve_run(run)
     generator, splits = load_run(fitted), open_splits(test)

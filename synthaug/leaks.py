@@ -93,8 +93,8 @@ def check_leaks(
             found.append(f"{len(leaked)} are among the {kind} rows ({_list_rows(test_rows[leaked])})")
     if found and not drop:
         raise InputError(
-            f"of {len(test)} test rows {'; '.join(found)}; give test rows of their own, or add --drop-leaks "
-            "(drop_leaks=True) to remove them from the arms"
+            f"of {len(test)} test rows {'; '.join(found)}; give test rows of their own, or add drop_leaks=True "
+            "to remove them from the arms"
         )
     dropped = {kind: int((~kept).sum()) for kind, kept in keep.items()}
     return LeakCheck("not checked" if run is None else "clean", dropped, keep)

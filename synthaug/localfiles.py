@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,27 +15,25 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 from datasets import ClassLabel, Dataset, Features, Image
 from huggingface_hub.utils import logging as hub_logging
 
+from synthaug.codec import SUFFIXES
 from synthaug.columns import as_image_columns
-from synthaug.confinement import check_inside, confine, replace_column
+from synthaug.confinement import check_inside, confine, describe_special, replace_column
 from synthaug.errors import InputError
-from synthaug.parquetfiles import read_features, read_parquet
+from synthaug.imagefolders import notice_names, open_image_folders
+from synthaug.lists import LISTS, open_lists
+from synthaug.notices import PassedOver, add_notices
+from synthaug.output import MARK
+from synthaug.splits import find_split, own_names
+from synthaug.tablefiles import check_arrow, read_features, read_parquet
 
-__all__ = ["open_folder", "open_glob", "open_parquet", "quiet_datasets"]
+__all__ = ["check_cache", "open_folder", "open_glob", "open_parquet", "quiet_datasets"]
 
-_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
-_LISTS = ("metadata.csv", "metadata.jsonl")
-"""Names of lists of images, as in the `imagefolder` of `datasets`: a column `file_name`, and whatever else is known."""
 _SHARD = re.compile(r"([\w.]+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
+_PART = re.compile(r"[ _.-]*(?!(19|20)\d\d$)\d+$")
+"""The number of a part at the end of a file's name: train_3, train-00012. A year is none."""
 
 
 @contextmanager
@@ -58,8 +56,10 @@ def quiet_datasets() -> Iterator[None]:
 def open_folder(root: Path) -> dict[str, Dataset]:
     """Return the splits of a folder made by `save_to_disk`, of Parquet files, of listed or class-per-folder images.
 
+    What is passed over, and what may be read in two ways, is in the notices of every split.
+
     Raises:
-        InputError: It is none of these, or something in it leads outside.
+        InputError: It is none of these, it can only be guessed what is meant, or something in it leads outside.
     """
     if (root / "dataset_dict.json").is_file() or (root / "state.json").is_file():
         return _open_saved(root)
@@ -67,37 +67,95 @@ def open_folder(root: Path) -> dict[str, Dataset]:
         raise InputError(
             f"{str(root)!r} is a run folder, not a dataset; give the dataset it was fitted on or one it generated"
         )
-    everything = list(_walk(root))
-    files = [path for path in everything if path.suffix.lower() in {".parquet", *_SUFFIXES}]
-    tables = [path for path in files if path.suffix.lower() == ".parquet"]
-    if not files:
+    passed = PassedOver()
+    files = [file.relative_to(root) for file in _walk(root, passed)]
+    images = [file for file in files if file.suffix.lower() in SUFFIXES]
+    lists = [file for file in files if file.name in LISTS and images]
+    tables = [file for file in files if file.suffix.lower() == ".parquet" and file not in lists]
+    if not images and not tables:
+        passed.add_files(files)
+        there = f" ({passed.describe()})" if passed.describe() else ""
         raise InputError(
-            f"{str(root)!r} holds no images and no Parquet files; give a folder with one folder of images "
+            f"{str(root)!r} holds no images and no Parquet files{there}; give a folder with one folder of images "
             "per class, with Parquet files, or one made by save_to_disk"
         )
-    if not tables and (lists := [path for path in everything if path.name in _LISTS]):
-        return {name: _read_list(root, parts) for name, parts in _by_split(root, lists).items()}
-    if not tables:
-        return _open_image_folders(root, [path.relative_to(root) for path in files], _find_foreign_list(everything))
-    splits = {name: _read_tables(shards) for name, shards in _by_split(root, tables).items()}
-    return {name: confine(split, [root], str(root)) for name, split in splits.items()}
+    if tables:
+        splits, notices = _open_tables(root, tables, images, passed)
+        read = set(tables)
+    elif lists:
+        splits, notices = open_lists(root, lists, images, passed)
+        read = {*images, *lists}
+    else:
+        splits, notices = open_image_folders(root, images, _find_foreign_list(files), passed)
+        read = set(images)
+    rest = [file for file in files if file not in read]
+    passed.add_files(rest)
+    return add_notices(splits, [passed.describe(), *notices, _notice_empty(rest, read)])
 
 
-def _find_foreign_list(files: list[Path]) -> str | None:
+def _find_foreign_list(files: Sequence[Path]) -> str | None:
     """Return the name of a table that might say what the images are, but is not called so."""
-    return next((path.name for path in files if path.suffix.lower() in (".csv", ".tsv", ".jsonl")), None)
+    return next((file.name for file in files if file.suffix.lower() in (".csv", ".tsv", ".jsonl")), None)
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    """Yield the files under `root` in a fixed order, links resolved inside it and no folder entered twice."""
-    ancestors: dict[Path, frozenset[Path]] = {root: frozenset()}
-    for folder, names, files in os.walk(root, followlinks=True):
-        here = check_inside(Path(folder), root)
-        above = ancestors.pop(Path(folder))
-        names[:] = [] if here in above else sorted(name for name in names if not name.startswith((".", "__MACOSX")))
-        ancestors.update({Path(folder) / name: above | {here} for name in names})
-        if here not in above:
-            yield from (Path(folder) / name for name in sorted(files) if not name.startswith("."))
+def _notice_empty(rest: Sequence[Path], read: Collection[Path]) -> str:
+    """Return a notice of folders with files of which none is read, which may be classes."""
+    known = {folder for file in read for folder in file.parents}
+    empty = sorted(
+        {next(f for f in reversed(file.parents) if f not in known) for file in rest if file.parent not in known}
+    )
+    more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+    return f"nothing is read from the folders {', '.join(repr(f.as_posix()) for f in empty[:3])}{more}" if empty else ""
+
+
+def _walk(root: Path, passed: PassedOver) -> Iterator[Path]:
+    """Yield the regular files under `root` in a fixed order, links resolved inside it and no folder entered twice.
+
+    Hidden files and folders, and what other commands wrote into it, are passed over. Nothing is opened.
+
+    Raises:
+        InputError: A folder cannot be read, a link leads outside, or what is called like an image or a table is neither
+            a file nor a folder.
+    """
+    waiting: list[tuple[Path, frozenset[Path]]] = [(root, frozenset())]
+    while waiting:
+        folder, above = waiting.pop()
+        here = check_inside(folder, root)
+        if here in above:
+            passed.add("links to a folder that holds them")
+            continue
+        folders = []
+        for entry in _list_folder(folder):
+            path = folder / entry.name
+            if entry.name.startswith((".", "__MACOSX")):
+                if path.suffix.lower() in SUFFIXES and not entry.name.startswith("._"):
+                    passed.add("hidden images")
+            elif path.is_dir():
+                if _is_output(path):
+                    passed.add(f"folder {entry.name!r} that synthaug wrote")
+                else:
+                    folders.append(path)
+            elif entry.is_file():
+                yield path
+            elif path.suffix.lower() in {*SUFFIXES, ".parquet"} or path.name in LISTS:
+                raise InputError(f"{str(path)!r} is {describe_special(path)}; remove it")
+            else:
+                passed.add(describe_special(path) or "special file")
+        waiting += [(path, above | {here}) for path in reversed(folders)]
+
+
+def _list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{str(folder)!r} cannot be read ({error.strerror or error}); check its permissions") from None
+
+
+def _is_output(folder: Path) -> bool:
+    """Tell whether a command made this folder; a copy of it may lack the hidden mark."""
+    names = (MARK, "synthaug.json", "model.safetensors")
+    return any((folder / name).is_file() for name in names)
 
 
 def _open_saved(root: Path) -> dict[str, Dataset]:
@@ -109,9 +167,11 @@ def _open_saved(root: Path) -> dict[str, Dataset]:
         for folder in folders.values():
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             for file in state["_data_files"]:
-                check_inside(folder / file["filename"], root)
+                check_arrow(check_inside(folder / file["filename"], root))
         with quiet_datasets():
             splits = {name: Dataset.load_from_disk(str(folder)) for name, folder in folders.items()}
+        for split in splits.values():
+            split.data.table.validate(full=True)  # what is mapped into memory may point outside of it
     except InputError:
         raise
     except Exception as error:  # whatever a damaged folder makes the reader raise
@@ -124,28 +184,63 @@ def _short(error: Exception) -> str:
     return (f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:160]
 
 
-def _by_split(root: Path, files: list[Path]) -> dict[str, list[Path]]:
-    splits: dict[str, list[Path]] = {}
-    for file in files:
-        check_inside(file, root)
-        splits.setdefault(_split_of(file.relative_to(root)), []).append(file)
-    for name, shards in splits.items():
+def _open_tables(
+    root: Path, tables: Sequence[Path], images: Sequence[Path], passed: PassedOver
+) -> tuple[dict[str, Dataset], list[str]]:
+    """Return the splits of Parquet files, and notices."""
+    groups = _by_split(root, tables)
+    for name, shards in groups.items():
         folders = sorted({str(shard.parent) for shard in shards})
         if len(folders) > 1:
             listed = ", ".join(map(repr, folders))
             raise InputError(f"{str(root)!r} holds the split {name!r} in several folders ({listed}); give one of them")
+    splits = {name: _read_tables(shards) for name, shards in groups.items()}
+    if images and not any(isinstance(kind, Image) for split in splits.values() for kind in split.features.values()):
+        raise InputError(
+            f"{str(root)!r} holds {len(images):,} image files and the Parquet file {tables[0].as_posix()!r} without "
+            "images; move it away to read the image files, or put the images into it"
+        )
+    passed.add("image files beside Parquet files", len(images))
+    return {name: confine(split, [root], str(root)) for name, split in splits.items()}, notice_names(splits)
+
+
+def _by_split(root: Path, files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return the Parquet files of each split.
+
+    Args:
+        root: The dataset's folder.
+        files: Files in it, relative to it.
+
+    Raises:
+        InputError: Some files name a split and others do not.
+    """
+    found = {file: _name_split(file) for file in files}
+    named = dict.fromkeys(pair for pair in found.values() if pair is not None)
+    rest = next((file for file, pair in found.items() if pair is None), None)
+    if named and rest is not None:
+        file = next(file for file, pair in found.items() if pair is not None)
+        raise InputError(
+            f"{file.as_posix()!r} in {str(root)!r} names a split, but {rest.as_posix()!r} beside it does not; move it "
+            "away, or give the files of one split, such as 'DIR/train*.parquet'"
+        )
+    called = own_names(list(named)) if named else {}
+    splits: dict[str, list[Path]] = {}
+    for file, pair in found.items():
+        check_inside(root / file, root)
+        splits.setdefault("train" if pair is None else called[pair[0]], []).append(root / file)
     return splits
 
 
-def _split_of(path: Path) -> str:
-    shard = _SHARD.fullmatch(path.stem)
+def _name_split(file: Path) -> tuple[str, str] | None:
+    """Return what names the split of a Parquet file, and the split; None where nothing does."""
+    shard = _SHARD.fullmatch(file.stem)
     if shard:
-        return shard[1]
-    for part in (path.stem, *reversed(path.parts[:-1])):
-        for word in re.split(r"[^a-z0-9]+", part.lower()):
-            if word in _SPLITS:
-                return _SPLITS[word]
-    return "train"
+        return shard[1], shard[1]
+    for part in (_PART.sub("", file.stem), *reversed(file.parts[:-1])):
+        split = find_split(part)
+        if split is not None:
+            return part, split
+    return None
 
 
 def open_parquet(file: Path) -> dict[str, Dataset]:
@@ -154,7 +249,7 @@ def open_parquet(file: Path) -> dict[str, Dataset]:
 
 
 def open_glob(pattern: str) -> dict[str, Dataset]:
-    """Return the splits of the Parquet files that match: by name for Hub shards, else "train" alone.
+    """Return the splits of the Parquet files that match, by name; where only one is named, as "train" (but for shards).
 
     Raises:
         InputError: Nothing matches, or a match leads outside the pattern's own folder.
@@ -165,12 +260,15 @@ def open_glob(pattern: str) -> dict[str, Dataset]:
         raise InputError(f"no Parquet file matches {pattern!r}; check the folder and the ending .parquet")
     fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
     base = Path(os.path.dirname(fixed) or ".")  # noqa: PTH120  Path would drop the slash at the end
-    splits: dict[str, list[Path]] = {}
-    shards = [_SHARD.fullmatch(file.stem) for file in files]
-    for file, shard in zip(files, shards, strict=True):
+    for file in files:
         check_inside(file, base)
-        splits.setdefault(shard[1] if shard and all(shards) else "train", []).append(file)
-    return {name: confine(_read_tables(group), [], pattern) for name, group in splits.items()}
+        if not file.is_file():
+            raise InputError(f"{str(file)!r} is {describe_special(file) or 'a folder'}, not a Parquet file; remove it")
+    groups = _by_split(base, [Path(os.path.relpath(file, base)) for file in files])
+    if len(groups) == 1 and not all(_SHARD.fullmatch(file.stem) for file in files):
+        groups = {"train": next(iter(groups.values()))}
+    splits = {name: confine(_read_tables(group), [], pattern) for name, group in groups.items()}
+    return add_notices(splits, notice_names(splits))
 
 
 def _read_tables(files: list[Path]) -> Dataset:
@@ -192,6 +290,24 @@ def _read_tables(files: list[Path]) -> Dataset:
 
 def _without_names(features: Features) -> dict[str, Any]:
     return {name: ClassLabel if isinstance(feature, ClassLabel) else feature for name, feature in features.items()}
+
+
+def check_cache() -> None:
+    """Raise InputError unless `datasets` can write its cache folder; it would blame the data."""
+    folder = Path(datasets.config.HF_DATASETS_CACHE)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return
+        reason = "no permission to write"
+    except OSError as error:
+        reason = str(error.strerror or error)
+    names = ("HF_DATASETS_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME")
+    name = next((name for name in names if os.environ.get(name)), "HF_HOME")
+    raise InputError(
+        f"the cache folder {str(folder)!r} cannot be used ({reason}): it comes from the environment variable {name}; "
+        "set HF_HOME to a folder that you may write"
+    )
 
 
 def _align(parts: list[Dataset], name: str) -> list[Dataset]:
@@ -216,88 +332,3 @@ def _align(parts: list[Dataset], name: str) -> list[Dataset]:
         mapped = pa.array(lookup[index], mask=column.is_null().to_numpy(zero_copy_only=False))
         aligned.append(replace_column(part, name, pa.chunked_array([mapped]), ClassLabel(names=names), repr(names)))
     return aligned
-
-
-def _read_list(root: Path, lists: list[Path]) -> Dataset:
-    """Return the images that the list of a split names, with its other columns.
-
-    Raises:
-        InputError: There are two lists, one cannot be read or lacks `file_name`, or a name leads to no file inside.
-    """
-    file, *more = lists
-    if more:
-        raise InputError(f"{str(file)!r} and {str(more[0])!r} list the same split; keep one of them")
-    empty = pa.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)  # an empty label is none
-    try:
-        table = pa.csv.read_csv(file, convert_options=empty) if file.suffix == ".csv" else pa.json.read_json(file)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise InputError(
-            f"{str(file)!r} cannot be read ({_short(error)}); write it as UTF-8 with a head line"
-        ) from error
-    if "file_name" not in table.column_names or "image" in table.column_names:
-        listed = ", ".join(map(repr, table.column_names))
-        raise InputError(f"{str(file)!r} has the columns {listed}; name the files in 'file_name', and none 'image'")
-    names = table.column("file_name").to_pylist()
-    odd = next((row for row, name in enumerate(names) if not isinstance(name, str) or not name), None)
-    if odd is not None:
-        raise InputError(f"{str(file)!r} names no file in row {odd}; give its path, as seen from the list's folder")
-    gone = next((name for name in names if not (file.parent / name).exists()), None)
-    if gone is not None:
-        raise InputError(f"{str(file)!r} names {gone!r}, which is not there; paths are seen from the list's folder")
-    paths = pa.array([_absolute(root, file.parent.relative_to(root) / name) for name in names], pa.string())
-    images = pa.StructArray.from_arrays([pa.nulls(len(names), pa.binary()), paths], ["bytes", "path"])
-    rest = table.drop_columns(["file_name"])
-    features = Features({"image": Image(), **Features.from_arrow_schema(rest.schema)})
-    return Dataset(pa.table([images, *rest.columns], schema=features.arrow_schema))
-
-
-def _open_image_folders(root: Path, files: list[Path], table: str | None) -> dict[str, Dataset]:
-    """Return the splits of class-per-folder images; images beside the class folders are not part of it."""
-    nested = [file for file in files if len(file.parts) > 1]
-    tops = sorted({file.parts[0] for file in nested})
-    split_tops = {file.parts[0] for file in nested if len(file.parts) > 2 and file.parts[0].lower() in _SPLITS}
-    if split_tops and split_tops != set(tops):
-        beside = ", ".join(repr(top) for top in tops if top not in split_tops)
-        listed = ", ".join(map(repr, sorted(split_tops)))
-        raise InputError(
-            f"{listed} in {str(root)!r} look like splits, but {beside} beside them does not; move or rename it"
-        )
-    depth = 1 if split_tops else 0
-    rows: dict[str, list[tuple[str, str]]] = {}
-    for file in nested:
-        if len(file.parts) > depth + 1:
-            split = _SPLITS[file.parts[0].lower()] if split_tops else "train"
-            rows.setdefault(split, []).append((_absolute(root, file), file.parts[depth]))
-    names = sorted({name for group in rows.values() for _, name in group})
-    if len(names) < 2:
-        found = f"only one folder of images, {names[0]!r}" if names else "images, but no folder per class"
-        if table is not None:
-            raise InputError(
-                f"{str(root)!r} holds {found}, and {table!r}, which is not read: call it metadata.csv and its column "
-                "of paths file_name, or put the images of each class into a folder of its own"
-            )
-        raise InputError(
-            f"{str(root)!r} holds {found}; put the images of each class into a folder of its own, two classes or more"
-        )
-    return {split: _image_dataset(group, names) for split, group in rows.items()}
-
-
-def _absolute(root: Path, file: Path) -> str:
-    path = root.resolve() / file
-    resolved = check_inside(path, root)
-    if not resolved.is_file():
-        raise InputError(f"{str(path)!r} is not a regular file; remove it")
-    try:
-        str(resolved).encode()
-    except UnicodeEncodeError:
-        raise InputError(f"the name {str(path)!a} is not valid UTF-8; rename it") from None
-    return str(resolved)
-
-
-def _image_dataset(rows: list[tuple[str, str]], names: list[str]) -> Dataset:
-    position = {name: number for number, name in enumerate(names)}
-    paths = pa.array([path for path, _ in rows], pa.string())
-    images = pa.StructArray.from_arrays([pa.nulls(len(rows), pa.binary()), paths], ["bytes", "path"])
-    labels = pa.array([position[name] for _, name in rows], pa.int64())
-    features = Features({"image": Image(), "label": ClassLabel(names=names)})
-    return Dataset(pa.table([images, labels], schema=features.arrow_schema))

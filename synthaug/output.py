@@ -206,7 +206,7 @@ class OutputFolder:
         if foreign := self._foreign_files(listed):
             made = "not made by this command, or changed since" if mark else f"not made by synthaug {self._command}"
             raise InputError(
-                f"output {str(self.path)!r} holds {_count(foreign)} {made}, which --fresh does not remove; "
+                f"output {str(self.path)!r} holds {_count(foreign)} {made}, which fresh=True does not remove; "
                 "move it away or give another folder"
             )
         if mark is not None:
@@ -440,7 +440,7 @@ def compare_arguments(folder: Path, before: Mapping[str, Any], now: Mapping[str,
     if differing:
         raise InputError(
             f"output {str(folder)!r} was made with other arguments ({', '.join(differing)}); "
-            "use them again or add --fresh (fresh=True)"
+            "use them again or add fresh=True"
         )
 
 

@@ -173,7 +173,7 @@ def _keep_common(drawn: Sequence[Mapping[Candidate, Dataset]]) -> list[Candidate
     """Return the first split's candidates that every split has."""
     roles = set.intersection(*({candidate.role for candidate in own} for own in drawn))
     if not roles:
-        raise FailedError("no candidate made enough rows in every fold; fit longer: a larger --budget or --images")
+        raise FailedError("no candidate made enough rows in every fold; fit longer: a larger budget= or images=")
     return [candidate for candidate in drawn[0] if candidate.role in roles]
 
 
@@ -239,7 +239,7 @@ def _digest_rows(real: Dataset, folds: int | None, data: Mapping[str, Any]) -> s
             raise InputError(
                 f"none of the {len(images)} real rows is left for validation{split.shown} (one split holds out none of "
                 "a class under 5 rows, and many folds leave some empty); recommend chooses on such rows: give more "
-                "rows, or --folds 2"
+                "rows, or folds=2"
             )
     content = repr((images.class_names, images.codec)).encode() + images.labels.tobytes()
     return hashlib.sha256(content + "".join(images.hashes.tolist()).encode()).hexdigest()

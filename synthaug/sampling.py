@@ -214,9 +214,9 @@ def _repeat(value: Any, kind: pa.DataType) -> pa.Array:
 
 def _shortfall(name: str, missing: int, tally: Tally, limit: int) -> FailedError:
     if tally.accepted >= limit / 20:
-        advice = "what was accepted is kept in an output folder: run it again with a larger --max-draws (max_draws)"
+        advice = "what was accepted is kept in an output folder: run it again with a larger max_draws="
     else:
-        advice = "hardly any passes: fit longer, or generate anew with --filter none (filter='none') and look"
+        advice = "hardly any passes: fit longer, or generate anew with filter='none' and look"
     return FailedError(
         f"class {name!r} fell short of {missing:,} images: {tally.describe()}, and {limit:,} draws are the "
         f"limit; {advice}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ import pyarrow as pa
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PillowImage
 
-from synthaug.columns import as_image_columns
-from synthaug.confinement import confine
+from synthaug.columns import as_image_columns, label_value, read_split_column
+from synthaug.confinement import confine, describe_special
 from synthaug.errors import InputError, suggest
-from synthaug.localfiles import open_folder, open_glob, open_parquet, quiet_datasets
+from synthaug.localfiles import check_cache, open_folder, open_glob, open_parquet, quiet_datasets
+from synthaug.notices import add_notices
+from synthaug.splits import own_names
 
 __all__ = ["open_dataset", "open_splits", "open_test", "pick_split", "pick_test"]
 
@@ -31,15 +34,21 @@ def open_splits(spec: str) -> dict[str, Dataset]:
     Args:
         spec: "digits" (scikit-learn's, split 70/30); a folder made by `save_to_disk`, of Parquet files in Hub
             layout, or with one folder of images per class (in split folders or not); a Parquet file or glob;
-            a Hub id "user/name" or "user/name:config". Rows may name files inside the folder only.
+            a Hub id "user/name" or "user/name:config". Rows may name files inside the folder only. A column such as
+            `split`, whose values are names of splits, divides the rows.
 
     Raises:
-        InputError: It is none of these, cannot be read, or a row names a file outside the folder.
+        InputError: It is none of these, cannot be read or can be read in two ways, or a row names a file outside the
+            folder.
 
     Example:
         >>> {name: len(split) for name, split in open_splits("digits").items()}
         {'train': 1257, 'test': 540}
     """
+    return _divide(_open(spec), spec)
+
+
+def _open(spec: str) -> dict[str, Dataset]:
     if spec == "digits":
         return _open_digits()
     if not spec:
@@ -55,12 +64,38 @@ def open_splits(spec: str) -> dict[str, Dataset]:
         if path.suffix.lower() != ".parquet":
             raise InputError(f"{spec!r} is not a Parquet file; give {_KINDS}")
         return open_parquet(path)
+    if kind := describe_special(path) if os.path.lexists(path) else None:
+        raise InputError(f"{spec!r} is {kind}; give {_KINDS}")
     if glob.has_magic(spec):
         return open_glob(str(path))
     hub_id = _HUB_ID.fullmatch(spec)
     if hub_id and path.suffix.lower() != ".parquet":
         return _open_hub(spec, hub_id[1], hub_id[2])
     raise InputError(f"no such file or folder: {spec!r}; give {_KINDS}")
+
+
+def _divide(splits: dict[str, Dataset], spec: str) -> dict[str, Dataset]:
+    """Return the splits that a column of the rows names, where there is one and it names several.
+
+    Raises:
+        InputError: It names several in one of several splits.
+    """
+    for name, rows in splits.items():
+        for column in rows.features:
+            named = read_split_column(rows, column)
+            if len(named) < 2:
+                continue
+            if len(splits) > 1:
+                raise InputError(
+                    f"the split {name!r} of {spec!r} has rows of several splits in its column {column!r} "
+                    f"({', '.join(map(repr, sorted(named)))}); leave the column out, or give one of the files"
+                )
+            values = np.array(rows[column][:])
+            called = own_names(sorted(named.items()))
+            keys = {split: label_value(rows.features, column, value) for value, split in called.items()}
+            parts = {split: rows.select(np.flatnonzero(values == key)) for split, key in keys.items()}
+            return add_notices(parts, [f"the column {column!r} says which split a row belongs to"])
+    return splits
 
 
 def pick_split(splits: dict[str, Dataset], split: str | None, spec: str) -> Dataset:
@@ -135,6 +170,7 @@ def _png(pixels: Any) -> bytes:
 def _open_hub(spec: str, repo: str, config: str | None) -> dict[str, Dataset]:
     missing = f"there is no file or folder {spec!r}"
     offline = _hub_is_out_of_reach(repo, missing)
+    check_cache()
     before = datasets.config.HF_HUB_OFFLINE
     datasets.config.HF_HUB_OFFLINE = before or offline  # else a missing network costs half a minute of retries
     try:

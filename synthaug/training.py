@@ -253,7 +253,7 @@ def _diverged(name: str, process: int, images_seen: int, folder: Path) -> Failed
     where = f" on process {process}" if process else ""
     return FailedError(
         f"the fit diverged: {name} is not finite{where} at {images_seen:,} images; the last good state stays in "
-        f"{folder / 'state'}; fit again with --fresh and a lower --set generator.learning_rate"
+        f"{folder / 'state'}; fit again with fresh=True and a lower learning_rate="
     )
 
 

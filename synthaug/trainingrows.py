@@ -40,6 +40,6 @@ def find_training_rows(real: Dataset, source: Mapping[str, Any]) -> LabeledImage
     if not len(found):
         raise InputError(
             f"none of {len(images)} rows is among the {len(known)} training rows of the run; "
-            "give the dataset it was fitted on, with --split where it has several"
+            "give the dataset it was fitted on, with split= where it has several"
         )
     return images.take(found)

@@ -67,7 +67,7 @@ def prepare(folder: Path, repo_id: str, verdict: VerdictFacts | None, include_la
         kind, own = "model", (*RUN_FILES, LATENTS)
         if not include_latents and (folder / LATENTS).is_file():
             why = "it is derived from training images, and without it other images are drawn"
-            notes = (f"{LATENTS} stays here ({why}); --include-latents pushes it",)
+            notes = (f"{LATENTS} stays here ({why}); ask for include_latents to push it",)
     elif (folder / "synthaug.json").is_file():
         kind, own = "dataset", DATASET_FILES
         _check_shards(folder)
@@ -95,7 +95,7 @@ def _check_shards(folder: Path) -> None:
     present = {path.name: hash_file(path) for path in (folder / "data").glob("*.parquet")}
     if differing := sorted(name for name in {*listed, *present} if listed.get(name) != present.get(name)):
         where = f"{differing[0]} in {str(folder)!r}"
-        raise InputError(f"{where} is not what its manifest says; make the folder again with --fresh")
+        raise InputError(f"{where} is not what its manifest says; make the folder again with fresh=True")
 
 
 def _collect(folder: Path, patterns: tuple[str, ...], left_out: tuple[str, ...]) -> Iterator[tuple[str, Path]]:

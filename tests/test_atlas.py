@@ -52,7 +52,7 @@ def test_the_same_again_is_finished_and_other_arguments_are_refused(home):
     before = (home / "again" / "exploration.json").stat().st_mtime_ns
     assert synthaug.explore(home / "cgan", output=home / "again", per_class=1) == made
     assert (home / "again" / "exploration.json").stat().st_mtime_ns == before
-    with pytest.raises(synthaug.InputError, match=r"other arguments \(seed\).*--fresh"):
+    with pytest.raises(synthaug.InputError, match=r"other arguments \(seed\).*fresh=True"):
         synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1)
     synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1, fresh=True)
     assert json.loads((home / "again" / "exploration.json").read_text())["arguments"]["seed"] == 1
@@ -70,7 +70,7 @@ def test_rows_of_the_run_are_told_by_their_hashes(home):
 
 def test_without_training_rows_the_page_says_so(home):
     found = synthaug.explore(home / "glow", per_class=1, output=home / "no-rows")
-    assert not found.training_rows and "--real" in found.notes[0]
+    assert not found.training_rows and "real=" in found.notes[0]
     assert set(found.captions) == EVERYWHERE - {"nearest"}
 
 

@@ -13,13 +13,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from checks import TINY, make
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from toy_rows import png
 
-from synthaug import parquetfiles
+from synthaug import tablefiles
 from synthaug.checkpoint import load_run, load_snapshots, load_state, save_generator
 from synthaug.cli import main
 from synthaug.codec import decode_bytes
+from synthaug.data import load_images
 from synthaug.errors import InputError
 from synthaug.judge import Judge, load_judge, save_judge
 from synthaug.scan import scan_images
@@ -118,7 +121,7 @@ def test_a_file_larger_than_an_image_may_be_is_not_read(tmp_path):
 
 
 def test_images_are_opened_in_one_place():
-    package = Path(parquetfiles.__file__).parent
+    package = Path(tablefiles.__file__).parent
     opening = [path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text()]
     assert opening == ["codec.py"]
 
@@ -348,7 +351,7 @@ def test_damaged_headers_are_one_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
-# --------------------------------------------------------------------------------------------------------- Parquet
+# ---------------------------------------------------------------------------------------------- Parquet and Arrow
 
 
 def write_parquet(path, images, **options):
@@ -370,7 +373,7 @@ def test_a_parquet_file_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatc
 
 def test_one_value_that_stands_for_many_rows_fills_no_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("SYNTHAUG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(parquetfiles, "_SLACK", 1 << 20)
+    monkeypatch.setattr(tablefiles, "_SLACK", 1 << 20)
     image = np.random.default_rng(0).bytes(10_000)
     write_parquet(tmp_path / "few.parquet", [image] * 90, compression="none")
     assert len(open_splits(str(tmp_path / "few.parquet"))["train"]) == 90
@@ -378,3 +381,61 @@ def test_one_value_that_stands_for_many_rows_fills_no_disk(tmp_path, monkeypatch
     with pytest.raises(InputError, match="decompression bomb"):
         open_splits(str(tmp_path / "many.parquet"))
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_a_saved_dataset_with_compressed_rows_is_refused(tmp_path, compression):
+    rows = dataset_of([{"bytes": png(number), "path": None} for number in range(4)])
+    rows.save_to_disk(tmp_path / "saved")
+    assert len(open_splits(str(tmp_path / "saved"))["train"]) == 4
+    file = next((tmp_path / "saved").glob("*.arrow"))
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, rows.data.schema, options=options) as writer:
+        writer.write_table(rows.data.table)
+    with pytest.raises(InputError, match="compressed rows"):
+        open_splits(str(tmp_path / "saved"))
+    table = pa.table({"image": pa.array(["a"] * 4).dictionary_encode(), "label": pa.array([0, 1, 0, 1])})
+    with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema, options=options) as writer:
+        writer.write_table(table)
+    with pytest.raises(InputError, match="compressed rows"):
+        open_splits(str(tmp_path / "saved"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Return a saved dataset, and the bytes of its Arrow file."""
+    folder = tmp_path_factory.mktemp("damaged") / "saved"
+    dataset_of([{"bytes": png(number), "path": None} for number in range(4)]).save_to_disk(folder)
+    return folder, next(folder.glob("*.arrow")).read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 2000), noise=st.binary(min_size=1, max_size=12))
+def test_a_damaged_arrow_file_is_one_line(saved, position, noise):
+    folder, data = saved
+    position %= len(data)
+    next(folder.glob("*.arrow")).write_bytes(data[:position] + noise + data[position + len(noise) :])
+    try:
+        load_images(open_splits(str(folder))["train"], on_bad_image="skip")
+    except InputError as error:
+        assert "\n" not in str(error)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Return a Parquet file, and its bytes."""
+    path = tmp_path_factory.mktemp("damaged") / "rows.parquet"
+    write_parquet(path, [png(number) for number in range(6)], compression="snappy")
+    return path, path.read_bytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(position=st.integers(0, 5000), noise=st.binary(min_size=1, max_size=8))
+def test_a_damaged_parquet_file_is_one_line(packed, position, noise):
+    path, data = packed
+    position %= len(data)
+    path.write_bytes(data[:position] + noise + data[position + len(noise) :])
+    try:
+        load_images(open_splits(str(path))["train"], on_bad_image="skip")
+    except InputError as error:
+        assert "\n" not in str(error)

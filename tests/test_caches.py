@@ -11,7 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Picture
 
-from synthaug import caches, scan
+from synthaug import caches, scan, tablefiles
 from synthaug.cli import main
 from synthaug.data import load_images
 from synthaug.errors import FailedError, InputError
@@ -182,3 +182,16 @@ def test_a_cache_folder_that_cannot_be_made_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("SYNTHAUG_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(FailedError, match="SYNTHAUG_CACHE"):
         open_dataset(str(write_parquet(tmp_path / "rows", 0)))
+
+
+def test_a_full_disk_is_told_with_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SYNTHAUG_CACHE", str(tmp_path / "cache"))
+    path = write_parquet(tmp_path / "rows", 0)
+
+    def fill(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tablefiles, "_copy", fill)
+    with pytest.raises(FailedError, match=r"No space left on device\); free space.*SYNTHAUG_CACHE"):
+        open_dataset(str(path))
+    assert not list((tmp_path / "cache").iterdir())

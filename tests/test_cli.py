@@ -160,7 +160,7 @@ def test_rows_without_a_label(refuse, tmp_path):
 def test_corrupt_images_are_named_with_row_and_reason(refuse, tmp_path):
     images = [picture(0), {"bytes": b"junk", "path": None}, picture(2), {"bytes": png()[:40], "path": None}]
     file = write_parquet(tmp_path / "d.parquet", {"image": images, "label": [0, 1, 1, 0]})
-    refuse("2 of 4 images in 'image' are corrupt .row 1: .*; row 3: .*on_bad_image", *fit_words(file))
+    refuse("2 of 4 images in 'image' are corrupt .row 1: .*; row 3: .*--on-bad-image skip", *fit_words(file))
 
 
 @pytest.mark.parametrize("outside", ["/etc/hostname", "../secret.png"])
@@ -257,7 +257,7 @@ def test_budgets_that_are_none(budget, refuse, good):
     ("words", "match"),
     [
         (("--per-class", "0"), r"generate\.per_class.*got 0"),
-        (("--per-class", "2", "--balance", "median"), "per_class or balance, not both"),
+        (("--per-class", "2", "--balance", "median"), "--per-class or balance, not both"),
         (("--balance", "0"), "balance is 0"),
         (("--balance", "none.json"), "cannot read 'none.json' as JSON"),
         (("--max-synthetic-fraction", "1"), r"max_synthetic_fraction.*got 1"),
@@ -373,7 +373,7 @@ def test_alone_it_prints_its_help(capsys):
 
 def test_generate_counts_the_rows_that_a_limited_fit_took(capsys, tmp_path, run_folder, good, refuse):
     words = ["generate", run_folder, "--balance", "7", "--filter", "none", "--limit-per-class", "5"]
-    refuse("limit_per_class speaks of the rows of mix_with", *words, "--output", "{out}")
+    refuse("--limit-per-class speaks of the rows of --mix-with", *words, "--output", "{out}")
     words += ["--mix-with", good, "--output", tmp_path / "mixed"]
     assert cli._run([str(word) for word in words], debug=False) == 0
     record = json.loads((tmp_path / "mixed" / "synthaug.json").read_text())

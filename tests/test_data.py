@@ -298,14 +298,14 @@ def test_find_columns():
         label_column="score",
     )
     fails("holds no images, .* would; choose from 'image'", find_columns, both, image_column="text")
-    fails("2 columns may hold the labels: 'text', 'number'; name one with --label-column", find_columns,
+    fails("2 columns may hold the labels: 'text', 'number'; name one with label_column=", find_columns,
           both.remove_columns("label").add_column("number", [1, 2]))  # fmt: skip
     fails("no label column", find_columns, both.select_columns(["image", "score"]))
     fails("no image column", find_columns, both.select_columns(["label", "text"]))
     two = pictures([0, 1], fine=(ClassLabel(names=["u", "v"]), [0, 1]))
     fails("2 columns may hold the labels: 'label', 'fine'", find_columns, two)
     masks = pictures([0, 1], mask=(Image(), [None, None]))
-    fails("2 columns may hold the images: 'image', 'mask'; name one with --image-column", find_columns, masks)
+    fails("2 columns may hold the images: 'image', 'mask'; name one with image_column=", find_columns, masks)
 
 
 def test_only_a_dataset_will_do():

@@ -125,7 +125,7 @@ def test_python_opens_none_either(home, tmp_path, opened):
     with pytest.raises(synthaug.InputError, match=r"name them with --real DATASET \(real="):
         synthaug.evaluate(generator, small_digits("test", 6), per_class=4)
     found = synthaug.explore(generator, per_class=1, output=tmp_path / "out")
-    assert not found.training_rows and "--real" in found.notes[0]
+    assert not found.training_rows and "real=" in found.notes[0]
     assert not [what for what in opened if str(home / "canary") in what]
 
 

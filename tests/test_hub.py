@@ -274,7 +274,7 @@ def test_latents_go_along_only_when_asked_and_leave_again(hub, client, run_folde
     client.push(run_folder, "me/latents", include_latents=True)
     latents = (run_folder / "latents.safetensors").read_bytes()
     assert hub.repo("model", "me/latents").files["latents.safetensors"].data == latents
-    assert "--include-latents" in client.push(run_folder, "me/latents")["output"]
+    assert "include_latents" in client.push(run_folder, "me/latents")["output"]
     assert "latents.safetensors" not in hub.repo("model", "me/latents").files
 
 
@@ -321,7 +321,7 @@ def test_public_has_to_be_asked_for(hub, client, dataset_folder):
     assert "error" not in client.push(dataset_folder, "me/public", private=False)
     assert not hub.repo("dataset", "me/public").private
     answer = client.push(dataset_folder, "me/public")
-    assert answer["error"] == "InputError" and "--public" in answer["message"]
+    assert answer["error"] == "InputError" and "private=False" in answer["message"]
     client.push(dataset_folder, "me/private")
     answer = client.push(dataset_folder, "me/private", private=False)
     assert "stays private" in answer["output"] and hub.repo("dataset", "me/private").private
@@ -337,7 +337,7 @@ def test_a_foreign_repository_is_left_alone(hub, client, dataset_folder, card):
     repo.put(data__csv=b"a,b\n", **({"README__md": card} if card else {}))
     before = len(repo.commits)
     answer = client.push(dataset_folder, name)
-    assert answer["error"] == "InputError" and "--force" in answer["message"] and "\n" not in answer["message"]
+    assert answer["error"] == "InputError" and "force=True" in answer["message"] and "\n" not in answer["message"]
     assert len(repo.commits) == before
     if card == b"# My data\n":
         assert "error" not in client.push(dataset_folder, name, force=True)

@@ -168,7 +168,7 @@ def test_bad_input_is_one_line(rows, tmp_path):
             recommend(rows, output=tmp_path / "none", **options)
     few = rows.select([row for row, label in enumerate(rows["label"]) if row % 10 < 4])
     for data, folds in ((few, None), (rows, 20)):  # before anything is fitted or kept
-        with pytest.raises(InputError, match=r"left for validation.*give more rows, or --folds 2"):
+        with pytest.raises(InputError, match=r"left for validation.*give more rows, or folds=2"):
             recommend(data, output=tmp_path / "few", families=("cvae",), images=64, folds=folds)
     with pytest.raises(InputError, match="no column 'nope'"):
         recommend(rows, output=tmp_path / "few", label_column="nope")

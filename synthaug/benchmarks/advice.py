@@ -162,6 +162,4 @@ class Advice:
             values: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             return cls(**values)
         except (OSError, ValueError, TypeError) as error:
-            raise InputError(
-                f"{str(path)!r} cannot be read ({error}); add --fresh (fresh=True) to start anew"
-            ) from None
+            raise InputError(f"{str(path)!r} cannot be read ({error}); add fresh=True to start anew") from None

@@ -224,7 +224,7 @@ def _grouped_rows(dataset: Dataset, name: str, group_by: Sequence[str] | None) -
         if column in dataset.features and not (read_labels(dataset, column).index >= 0).any():
             raise InputError(
                 f"the rows of {name!r} have no value in {column!r}, one of the columns in group_by; generate them from "
-                f"a run that was fitted with --group-by {','.join(group_by or ())}"
+                f"a run that was fitted with the same group_by ({','.join(group_by or ())})"
             )
     return dataset
 

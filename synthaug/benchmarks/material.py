@@ -66,8 +66,7 @@ def _take_oracle(contest: Contest, counts: NDArray[np.int64]) -> Rows:
     """Return the first further real rows of each class, at most `counts`."""
     if contest.oracle is None or not len(contest.oracle):
         raise InputError(
-            f"arm '{BEST}+oracle' needs further real rows; give them with --oracle, or take fewer with "
-            "--limit-per-class"
+            f"arm '{BEST}+oracle' needs further real rows; give them with oracle=, or take fewer with limit_per_class="
         )
     labels = _of_strata(contest, "oracle", contest.oracle).labels
     chosen = np.concatenate([np.flatnonzero(labels == label)[:count] for label, count in enumerate(counts)])

@@ -101,7 +101,7 @@ def explore(
         raise InputError("the generator is of no run; fit it with an output, or load it with load_generator")
     local = isinstance(run, ConditionalGenerator) or Path(run).exists()
     if output is None and not local:
-        raise InputError(f"no --output given, and {str(run)!r} is a Hub id; name the folder to make")
+        raise InputError(f"no output= given, and {str(run)!r} is a Hub id; name the folder to make")
     target = Path(output) if output is not None else resolve_run(folder) / "exploration"
     source = read_source(folder)
     rows = open_dataset(real, split or source["split"]) if isinstance(real, str) else real
@@ -139,7 +139,7 @@ def _check_numbers(per_class: int, seed: int, temperature: float | None) -> None
 def _find_rows(rows: Dataset | None, source: dict[str, Any]) -> tuple[LabeledImages | None, str]:
     """Return the training rows, or None and why there are none: what a run names is not opened."""
     if rows is None:
-        return None, "no training rows are given; name them with --real to see them"
+        return None, "no training rows are given; name them with real= to see them"
     return find_training_rows(rows, source), ""
 
 

@@ -122,7 +122,7 @@ class ConditionalGenerator(nn.Module, PyTorchModelHubMixin):
     ) -> None:
         super().__init__()
         if not 8 <= image_size <= 64:
-            raise InputError(f"image_size is {image_size}; allowed are 8 to 64: choose --image-size in that range")
+            raise InputError(f"image_size is {image_size}; allowed are 8 to 64")
         if channels not in (1, 2, 3, 4):
             raise InputError(f"channels is {channels}; allowed are 1, 2, 3 and 4")
         if len(class_names) < 1:

@@ -165,7 +165,7 @@ class Evaluation:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             raise InputError(
-                f"no evaluation can be read in {str(folder)!r} ({reason}); add --fresh (fresh=True) to evaluate anew"
+                f"no evaluation can be read in {str(folder)!r} ({reason}); add fresh=True to evaluate anew"
             ) from None
 
 

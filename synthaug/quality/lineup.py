@@ -114,7 +114,7 @@ def load_real_rows(
         if not fair.all():
             notes.append(f"{int((~fair).sum())} test rows that the run has seen were left out.")
         judging = judging.take(np.flatnonzero(fair))
-    remedy = "add --drop-leaks (drop_leaks=True) to leave these out, or give other test rows"
+    remedy = "add drop_leaks=True to leave these out, or give other test rows"
     check_leaks(judging.hashes, {}, seen, test_rows=judging.rows, drop=False, remedy=remedy)
     return RealRows(
         train,
@@ -153,7 +153,7 @@ def _split(
     if not len(train):
         raise InputError(
             f"none of the {len(whole)} real rows is among the {len(known.get('train', []))} rows the run was fitted "
-            "on; give the dataset it was fitted on with --real DATASET (real=... in Python)"
+            "on; give the dataset it was fitted on with real=DATASET"
         )
     notes, missing = [], len(set(known["train"]) - set(train.hashes.tolist()))
     if missing:

@@ -238,7 +238,7 @@ def _scan(data: Dataset, column: str, source: dict[str, Any], on_bad_image: str)
         first = scan.corrupt[0]
         raise InputError(
             f"{len(scan.corrupt)} of {len(data)} images in {column!r} are corrupt (row {first.row}: {first.reason}); "
-            "repair them or add --on-bad-image skip"
+            "repair them or add on_bad_image='skip'"
         )
     if not len(scan.rows):
         raise InputError("the dataset has no usable image to score; give one with rows")

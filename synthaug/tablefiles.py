@@ -1,7 +1,9 @@
-"""Parquet files as datasets: converted once to Arrow in the cache folder, within bounds of memory and disk."""
+"""Files of rows, read within bounds of memory and disk: Parquet, converted once to Arrow, and Arrow itself."""
 
 from __future__ import annotations
 
+import errno
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,15 +15,19 @@ from datasets.table import table_cast
 from synthaug.caches import digest_files, keep_entry
 from synthaug.errors import FailedError, InputError
 
-__all__ = ["read_features", "read_parquet"]
+__all__ = ["check_arrow", "read_features", "read_parquet"]
 
 _VERSION = 1
 _ROWS, _GROUP_ROWS, _GROUP_BYTES = 32, 1_000, 64 << 20
 """Rows decoded at a time; rows or bytes that make a batch of the copy."""
 
-_RATIO, _COLUMN_SLACK, _SLACK = 200, 32 << 20, 1 << 30
-"""How many times its size a file may unpack to, besides the slack, a column of a row group or all rows. Images are
-packed already: more is what a decompression bomb does."""
+_RATIO, _GROUP_SLACK, _SLACK = 200, 32 << 20, 1 << 30
+"""How many times its size a file may unpack to, besides the slack for a row group and for all rows. Images are packed
+already: more is what a decompression bomb does."""
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DICTIONARY = 2
+"""Kind of an Arrow message that holds a dictionary."""
 
 
 def read_features(file: Path) -> Features:
@@ -64,27 +70,33 @@ def read_parquet(files: Sequence[Path], features: Features) -> Dataset:
 
 
 def _convert(files: Sequence[Path], features: Features, folder: Path) -> None:
+    try:
+        _copy(files, features, folder / "rows.arrow")
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise FailedError(
+            f"cannot write the rows of {str(files[0])!r} to {str(folder.parent)!r} ({error.strerror or error}); free "
+            "space, or name another folder in SYNTHAUG_CACHE"
+        ) from error
+
+
+def _copy(files: Sequence[Path], features: Features, path: Path) -> None:
     schema, unpacked = features.arrow_schema, 0
     most = _SLACK + _RATIO * sum(file.stat().st_size for file in files)
-    with pa.OSFile(str(folder / "rows.arrow"), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
         for file in files:
             for table in _gather(file):
                 unpacked += table.nbytes
                 if unpacked > most:
                     raise _bomb(file)
-                try:
-                    writer.write_table(table_cast(table, schema))
-                except OSError as error:
-                    raise FailedError(
-                        f"cannot write the rows of {str(file)!r} to {str(folder.parent)!r} ({error}); free space, or "
-                        "name another folder in SYNTHAUG_CACHE"
-                    ) from error
+                writer.write_table(table_cast(table, schema))
 
 
 def _gather(file: Path) -> Iterator[pa.Table]:
     """Yield the rows of a file in tables of about a thousand: opening a dataset touches each batch."""
     with pq.ParquetFile(file, buffer_size=1 << 20) as opened:
-        _check_columns(file, opened.metadata)
+        _check_groups(file, opened.metadata)
         waiting: list[pa.RecordBatch] = []
         for batch in opened.iter_batches(batch_size=_ROWS):
             waiting.append(batch)
@@ -95,19 +107,57 @@ def _gather(file: Path) -> Iterator[pa.Table]:
             yield pa.Table.from_batches(waiting).combine_chunks()
 
 
-def _check_columns(file: Path, metadata: pq.FileMetaData) -> None:
-    """Refuse a file of which a part unpacks to far more than it holds, as its footer says."""
-    for group in range(metadata.num_row_groups):
-        for number in range(metadata.num_columns):
-            column = metadata.row_group(group).column(number)
-            if column.total_uncompressed_size > _COLUMN_SLACK + _RATIO * column.total_compressed_size:
-                raise _bomb(file)
+def _check_groups(file: Path, metadata: pq.FileMetaData) -> None:
+    """Refuse a file of which a row group, which may be decoded whole, unpacks to far more than the file holds.
+
+    Its footer says so. What the footer says of columns is not asked for: a damaged one ends the process in pyarrow.
+    """
+    most = _GROUP_SLACK + _RATIO * file.stat().st_size
+    if any(metadata.row_group(number).total_byte_size > most for number in range(metadata.num_row_groups)):
+        raise _bomb(file)
 
 
 def _bomb(file: Path) -> InputError:
     return InputError(
         f"{str(file)!r} is a decompression bomb: it unpacks to more than {_RATIO} times its size; give a file of images"
     )
+
+
+def check_arrow(file: Path) -> None:
+    """See that an Arrow file, which is mapped into memory as it is, holds no compressed batch that would be unpacked.
+
+    Raises:
+        InputError: It holds one; `datasets` writes none.
+        pa.ArrowInvalid: It is damaged.
+    """
+    with pa.memory_map(str(file)) as source:
+        for message in pa.ipc.MessageReader.open_stream(source):
+            if message.type != "schema" and _is_compressed(message.metadata.to_pybytes()):
+                raise InputError(
+                    f"{str(file)!r} holds compressed rows, which are not read; save them with save_to_disk"
+                )
+
+
+def _is_compressed(message: bytes) -> bool:
+    """Tell whether the flatbuffer of an Arrow message, a batch or a dictionary, names a compression of its body."""
+
+    def find(table: int, field: int) -> int | None:
+        """Return where a field of a table stands, or None if it is not there."""
+        layout = table - struct.unpack_from("<i", message, table)[0]
+        size = struct.unpack_from("<H", message, layout)[0]
+        offset = struct.unpack_from("<H", message, layout + 4 + 2 * field)[0] if 4 + 2 * field < size else 0
+        return table + offset if offset else None
+
+    def follow(place: int | None) -> int:
+        if place is None:
+            raise pa.ArrowInvalid("a message without a header")
+        return int(place + struct.unpack_from("<I", message, place)[0])
+
+    root = follow(0)
+    kind, batch = find(root, 1), follow(find(root, 2))
+    if kind is not None and message[kind] == _DICTIONARY:
+        batch = follow(find(batch, 1))
+    return find(batch, 3) is not None
 
 
 def _short(error: Exception) -> str:
