@@ -67,7 +67,7 @@ def find_family(family: str | type[ConditionalGenerator]) -> type[ConditionalGen
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors as a safetensors file, by atomic rename."""
-    temporary = temporary_name(claim(path))
+    temporary = temporary_name(claim(path, replace=True))
     # safetensors refuses shared and non-contiguous tensors
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, temporary, metadata=metadata)
     publish(temporary, path)
@@ -213,8 +213,7 @@ def save_state(
         fit: Digest of the recipe and the rows.
         keep: How many states stay.
     """
-    states = folder / "state"
-    target = states / f"images-{images_seen:015d}"
+    target = folder / "state" / f"images-{images_seen:015d}"
     if (target / _MANIFEST).is_file() and not _verify(target, fit):
         return  # stopped right after it was saved
     tensors = {name: module.state_dict() for name, module in modules.items()}
@@ -225,17 +224,23 @@ def save_state(
         for path, values in zip(files, tensors.values(), strict=True):
             write_tensors(path, values)
         content = {"fit": fit, "progress": dict(progress), "files": {path.name: hash_file(path) for path in files}}
-        write_file(target / _MANIFEST, json.dumps(content, indent=2))
+        write_file(target / _MANIFEST, json.dumps(content, indent=2), replace=True)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             for path in files:
-                temporary_name(path).unlink(missing_ok=True)
                 remove(path)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise RankError(f"cannot save to {folder}: {reason}; free space and run the same command again") from error
-    for old in sorted(states.glob("images-*"))[:-keep]:
-        for path in [old / _MANIFEST, *sorted(old.iterdir())]:  # the manifest first: without it there is no state
-            remove(path)
+    found = _list_states(folder)
+    complete = [state for state in found if (state / _MANIFEST).is_file()]
+    for old in [state for state in found if state not in complete[-keep:]]:
+        for name in (_MANIFEST, *(path.name for path in files)):  # the manifest first: without it there is no state
+            remove(old / name)
+
+
+def _list_states(folder: Path) -> list[Path]:
+    """Return the folders of the states, the newest last."""
+    return sorted((folder / "state").glob("images-" + "[0-9]" * 15))
 
 
 def load_state(
@@ -256,7 +261,7 @@ def load_state(
         InputError: If a state belongs to another fit.
     """
     rejected: list[str] = []
-    for state in sorted((folder / "state").glob("images-*"), reverse=True):
+    for state in reversed(_list_states(folder)):
         if not (state / _MANIFEST).is_file():
             continue  # the fit was killed while it saved
         reason = _verify(state, fit)

@@ -23,9 +23,12 @@ from synthaug.rows import DatasetRows, digest_rows
 from synthaug.signals import StopSignals
 from synthaug.version import __version__
 
-__all__ = ["count_labels", "finish_folder", "pick_rows", "write_dataset"]
+__all__ = ["DATASET_FILES", "count_labels", "finish_folder", "pick_rows", "write_dataset"]
 
 GRID_CLASSES, GRID_COLUMNS = 40, 10
+
+DATASET_FILES = ("README.md", "synthaug.json", "manifest.json")
+"""Files beside the shards that a finished dataset folder has."""
 
 
 def write_dataset(
@@ -35,6 +38,7 @@ def write_dataset(
     split: str = "train",
     other_splits: Mapping[str, Dataset] | None = None,
     title: str | None = None,
+    command: str = "export",
     fresh: bool = False,
 ) -> Path:
     """Write a dataset as a folder with its card; the same call again finds it finished.
@@ -45,6 +49,7 @@ def write_dataset(
         split: Name of a single dataset's split, or of the one that the card describes.
         other_splits: Further splits, passed through.
         title: Heading of the card; the name of the folder when None.
+        command: The command that writes it.
         fresh: Remove what an earlier call left.
 
     Returns:
@@ -63,10 +68,10 @@ def write_dataset(
     mixed = any(has_provenance(data.features) for data in splits.values())
     features = output_features(main.features) if mixed else main.features
     arguments = {"splits": {name: digest_rows(data) for name, data in splits.items()}}
-    made = OutputFolder(output, "write_dataset", arguments, fresh=fresh, earlier=lambda: read_earlier(output))
+    made = OutputFolder(output, command, arguments, fresh=fresh, earlier=lambda: read_earlier(output))
     with made, StopSignals() as stop:
         folder = ShardFolder(output, arguments)
-        if folder.finished:
+        if made.has_finished(*DATASET_FILES) and folder.finished:
             return output
         streams = {name: [DatasetRows(data, features, name=f"split {name!r}")] for name, data in splits.items()}
         try:

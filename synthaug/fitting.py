@@ -79,12 +79,14 @@ def fit(
     accelerator = make_accelerator()
     plan = plan_fit(real, family, resolved)
     arguments = _describe_arguments(resolved, _digest(plan))
+    if fresh:
+        _check(plan, accelerator)  # before the earlier fit is removed
     made = OutputFolder(folder, "fit", arguments, fresh=fresh, earlier=partial(_read_earlier, folder, plan))
     with contextlib.ExitStack() as stack:
         if not ask_first(
             accelerator, lambda: stack.enter_context(made).has_finished("model.safetensors", "config.json")
         ):
-            check_tracker(resolved.fit.track)
+            _check(plan, accelerator)
             _fit_into(made, plan, accelerator, hashlib.sha256(json.dumps(arguments).encode()).hexdigest())
     return load_run(folder, plan.family)
 
@@ -118,16 +120,22 @@ def _read_earlier(folder: Path, plan: FitPlan) -> tuple[dict[str, Any], bool] | 
     return _describe_arguments(recipe, _digest(plan) if same else None), True
 
 
-def _fit_into(output: OutputFolder, plan: FitPlan, accelerator: Accelerator, digest: str) -> None:
-    folder = output.path
-    recipe, main = plan.recipe, accelerator.is_main_process
-    pieces = accelerator.num_processes * recipe.fit.accumulation
+def _check(plan: FitPlan, accelerator: Accelerator) -> None:
+    """Refuse what cannot be fitted here: a tracker that is not installed, a batch that does not divide."""
+    section = plan.recipe.fit
+    check_tracker(section.track)
+    pieces = accelerator.num_processes * section.accumulation
     if plan.batch_size % pieces:
         raise InputError(
             f"the batch of {plan.batch_size} images does not divide into {accelerator.num_processes} processes "
-            f"times {recipe.fit.accumulation} parts (fit.accumulation); take other numbers of them or set "
+            f"times {section.accumulation} parts (fit.accumulation); take other numbers of them or set "
             f"fit.batch_size to a multiple of {pieces}"
         )
+
+
+def _fit_into(output: OutputFolder, plan: FitPlan, accelerator: Accelerator, digest: str) -> None:
+    folder = output.path
+    recipe, main = plan.recipe, accelerator.is_main_process
     if main:
         print(plan.describe(), file=sys.stderr)
         write_file(folder / "recipe.yaml", dump_recipe(recipe))

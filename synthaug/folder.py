@@ -21,6 +21,7 @@ from synthaug.output import (
     claim,
     compare_arguments,
     hash_file,
+    is_listed,
     move_folder,
     publish,
     remove,
@@ -82,7 +83,7 @@ class ShardFolder:
 
     @property
     def finished(self) -> bool:
-        """True once `finish` has been called and as long as every shard is what the manifest says."""
+        """True as long as the manifest is there and every shard is what it says."""
         return is_finished(self.folder) and all(self._verify(entry) for entry in self.manifest["shards"])
 
     @property
@@ -134,8 +135,7 @@ class ShardFolder:
         """
         self.data.mkdir(parents=True, exist_ok=True)
         for entry, stream in self._missing_shards(splits, rows_per_shard):
-            temporary = temporary_name(claim(self.data / entry["file"]))
-            temporary.unlink(missing_ok=True)  # a writer that failed may still have it open
+            temporary = temporary_name(claim(self.data / entry["file"], replace=True))
             with ShardWriter(temporary, schema) as writer:
                 rows, failure = self._fill(writer, entry, stream, stopped)
             if rows < entry["rows"]:
@@ -219,7 +219,7 @@ class ShardFolder:
         return self.folder / _PARTIAL / "pending.parquet"
 
     def _keep_pending(self, entry: Mapping[str, Any], temporary: Path, state: Mapping[str, Any], rows: int) -> None:
-        publish(temporary, claim(self._pending))
+        publish(temporary, claim(self._pending, replace=True))
         self.manifest["pending"] = {
             "shard": entry["file"],
             "rows": rows,
@@ -257,7 +257,8 @@ def read_earlier(folder: Path) -> tuple[dict[str, Any], bool] | None:
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
-    for path in (folder / _PARTIAL / "manifest.json", folder / "manifest.json"):
+    partial, final = folder / _PARTIAL / "manifest.json", folder / "manifest.json"
+    for path in ([partial] if is_listed(partial) else []) + [final]:
         if path.is_file():
             with contextlib.suppress(ValueError):
                 return dict(json.loads(path.read_text(encoding="utf-8")))

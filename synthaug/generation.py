@@ -17,7 +17,7 @@ from tqdm import tqdm
 from synthaug.balance import BalancePlan
 from synthaug.drawing import BlockPool
 from synthaug.errors import FailedError, InputError, suggest
-from synthaug.export import finish_folder
+from synthaug.export import DATASET_FILES, finish_folder
 from synthaug.filtering import Filter
 from synthaug.folder import ShardFolder, is_finished, read_earlier
 from synthaug.generators.base import ConditionalGenerator
@@ -170,7 +170,7 @@ def write_rows(
     made = OutputFolder(target, "generate", arguments, fresh=fresh, earlier=lambda: read_earlier(target))
     with made, StopSignals() as stop:
         folder = ShardFolder(target, arguments)
-        if not folder.finished:
+        if not (made.has_finished(*DATASET_FILES) and folder.finished):
             print(job.describe(), file=sys.stderr)
             num_processes = num_processes if job.device == "cpu" else 1  # workers would share one accelerator
             bar = tqdm(total=plan.num_missing, desc="generate", unit="img", mininterval=0.5, file=sys.stderr)

@@ -29,7 +29,6 @@ from synthaug.generation import write_rows
 from synthaug.hub import check_name, check_push, push_folder
 from synthaug.inspection import inspect_dataset
 from synthaug.mixing import mix, strip
-from synthaug.output import write_file
 from synthaug.pulling import resolve_run
 from synthaug.quality.assessment import Evaluation
 from synthaug.quality.evaluation import evaluate
@@ -112,6 +111,8 @@ def generate_dataset(
         raise InputError(
             f"group_by is {','.join(group_by)}, but the run was fitted by {fitted}; leave it out or fit another run"
         )
+    if mix_with is not None:
+        _refuse_input(output, mix_with)
     section = _parse_generate(values)
     real, others, counts = None, {}, dict(source["class_counts"])
     split = split or "train"
@@ -169,6 +170,7 @@ def mix_datasets(
         label_column: By which the synthetic rows are put in order; found when None.
         fresh: Remove what an earlier run left in `output`.
     """
+    _refuse_input(output, real, synthetic)
     splits, record = open_splits(real), Path(synthetic) / "synthaug.json"
     rows = pick_split(splits, split, real)
     if label_column is None and record.is_file():
@@ -178,16 +180,27 @@ def mix_datasets(
         there = ", ".join(map(repr, rows.features))
         raise InputError(f"no column {label_column!r} in {real!r}; name one of its columns: {there}")
     mixed = mix(rows, open_dataset(synthetic), label_column=label_column)
-    return _write_beside(splits, split, mixed, output, fresh)
+    return _write_beside(splits, split, mixed, output, "mix", fresh)
 
 
 def strip_dataset(dataset: str, output: Path, *, split: str = "train", fresh: bool = False) -> Path:
     """Write the real rows of a dataset, with their original columns; the other splits pass through."""
+    _refuse_input(output, dataset)
     splits = open_splits(dataset)
-    return _write_beside(splits, split, strip(pick_split(splits, split, dataset)), output, fresh)
+    return _write_beside(splits, split, strip(pick_split(splits, split, dataset)), output, "strip", fresh)
 
 
-def _write_beside(splits: Mapping[str, Dataset], split: str, made: Dataset, output: Path, fresh: bool) -> Path:
+def _refuse_input(output: Path, *datasets: str) -> None:
+    """Refuse an output folder in which a dataset lies that the command reads: `--fresh` would remove it first."""
+    for dataset in datasets:
+        place = Path(dataset).resolve()
+        if (place.exists() or "*" in dataset) and output.resolve() in (place, *place.parents):
+            raise InputError(f"output {str(output)!r} holds {dataset!r}, which is read; give another folder")
+
+
+def _write_beside(
+    splits: Mapping[str, Dataset], split: str, made: Dataset, output: Path, command: str, fresh: bool
+) -> Path:
     """Write the split that was made in the place of the one it came from; others as they are, stripped if need be."""
     bare = not has_provenance(made.features)
     others = {
@@ -195,7 +208,7 @@ def _write_beside(splits: Mapping[str, Dataset], split: str, made: Dataset, outp
         for name, data in splits.items()
         if name != split
     }
-    return write_dataset({split: made, **others}, output, split=split, fresh=fresh)
+    return write_dataset({split: made, **others}, output, split=split, command=command, fresh=fresh)
 
 
 def recommend_dataset(dataset: str, output: Path, *, split: str = "train", **options: Any) -> Advice:
@@ -207,13 +220,10 @@ def recommend_dataset(dataset: str, output: Path, *, split: str = "train", **opt
         split: Its split.
         **options: Arguments of `recommend`.
     """
-    advice = recommend(open_dataset(dataset, split), output=output, **options)
     rows = {"path": dataset, "split": split}
     keys = ("image_column", "label_column", "group_by", "limit_per_class", "on_bad_image")
     rows |= {key: options[key] for key in keys if options.get(key) is not None}
-    recipe = {"dataset": rows, "generator": {"family": "cvae"}, **advice.recipe}
-    write_file(output / "recipe.yaml", dump_recipe(parse_recipe(recipe, origin="recommend")))
-    return advice
+    return recommend(open_dataset(dataset, split), output=output, dataset=rows, **options)
 
 
 def evaluate_run(
@@ -323,12 +333,10 @@ def run_quickstart(output: Path, *, generator: str = "cvae", fresh: bool = False
         generator: The family.
         fresh: Start anew.
     """
-    real = output / "real"
-    if fresh or not (real / "README.md").is_file():
-        splits = open_splits("digits")
-        tailed = make_long_tailed(splits["train"], "label", QUICKSTART_IMBALANCE)
-        title = "scikit-learn's digits, made long-tailed"
-        write_dataset({"train": tailed, "test": splits["test"]}, real, title=title, fresh=fresh)
+    splits = open_splits("digits")
+    tailed = make_long_tailed(splits["train"], "label", QUICKSTART_IMBALANCE)
+    title, rows = "scikit-learn's digits, made long-tailed", {"train": tailed, "test": splits["test"]}
+    real = write_dataset(rows, output / "real", title=title, command="quickstart", fresh=fresh)
     print(inspect_dataset(str(real)).table(), file=sys.stderr)
     recipe = parse_recipe(
         {

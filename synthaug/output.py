@@ -11,9 +11,9 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any
@@ -40,11 +40,17 @@ __all__ = [
 MARK = ".synthaug"
 """Name of the mark in an output folder. It is hidden, and never pushed."""
 
-_LOCK = ".lock"
+_LOCK = ".synthaug.lock"
 _FORMAT = 1
+_MOST_BYTES = 1 << 28
+"""A larger mark is not read."""
 
 Earlier = Callable[[], tuple[Mapping[str, Any], bool] | None]
 """Returns arguments and "finished" of a folder that was made before there were marks, or None."""
+
+
+class _OccupiedError(InputError):
+    """A file that the command did not make is in the way; what the command has made so far stays."""
 
 
 @dataclass
@@ -61,19 +67,13 @@ class _Mark:
 
     def apply(self, entry: Mapping[str, Any]) -> None:
         """Take in a line of the file."""
-        if "arguments" in entry:
-            self.arguments = dict(entry["arguments"])
         if "finished" in entry:
             self.finished = entry["finished"] is True
         if "folder" in entry:
             self.folders.add(_checked_name(entry["folder"]))
         if "file" in entry:
-            name = _checked_name(entry["file"])
-            if entry.get("removed"):
-                self.files.pop(name, None)
-            else:
-                digest = entry.get("sha256")
-                self.files[name] = None if digest is None else str(digest)
+            digest = entry.get("sha256")
+            self.files[_checked_name(entry["file"])] = None if digest is None else str(digest)
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield the fewest lines that say the same."""
@@ -119,8 +119,8 @@ class OutputFolder:
         self._arguments = json.loads(json.dumps(dict(arguments)))  # compare what JSON keeps: tuples become lists
         self._mark = _Mark(command, self._arguments)
         self._new, self._unlisted = True, False
+        self._refusal: InputError | None = None
         self._file: IO[str] | None = None
-        self._writing = threading.Lock()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> OutputFolder:
@@ -128,17 +128,17 @@ class OutputFolder:
             raise InputError(f"output {str(self.path)!r} is a file; give a folder")
         with contextlib.ExitStack() as stack:
             stack.enter_context(stopped_at_once("run the same command again"))
-            stack.enter_context(_locked(self.path))
-            if self._fresh:
-                self._clear()
+            try:
+                stack.enter_context(_locked(self.path))
+            except InputError as refusal:
+                self._read_only(refusal)
             else:
-                self._take_up()
-            self._file = stack.enter_context((self._root / MARK).open("a", encoding="utf-8"))
+                owner = _find_owner(self._root)
+                if owner is not None and not os.path.lexists(self._root / MARK):  # else another call made it
+                    owner[0]._adopt(owner[1])
+                self._open()
             stack.callback(self._leave)
-            parent = _find_owner(self._root)
             _OPEN.append(self)
-            if parent is not None:
-                parent[0]._adopt(parent[1])
             self._stack = stack.pop_all()
         return self
 
@@ -148,23 +148,28 @@ class OutputFolder:
         with self._stack:
             if kind is None:
                 self.check()
-            elif issubclass(kind, InputError) and self._new:  # a command that refuses its input leaves nothing
-                self._remove_listed()
+            elif self._new and issubclass(kind, InputError) and not issubclass(kind, _OccupiedError):
+                self._remove_listed()  # a command that refuses its input leaves nothing
 
     def has_finished(self, *files: str) -> bool:
         """Tell whether an earlier call finished, and the files that it is known by are there.
 
         Args:
             files: Their names.
+
+        Raises:
+            InputError: If it did not, and the folder cannot be written or another process writes it.
         """
-        return self._mark.finished and all((self._root / name).is_file() for name in files)
+        finished = self._mark.finished and all((self._root / name).is_file() for name in files)
+        if not finished and self._refusal is not None:
+            raise self._refusal
+        return finished
 
     def finish(self) -> None:
         """Note that the folder is complete."""
         self.check()
         self._mark.finished = True
-        with self._writing:
-            _write_atomically(self._root / MARK, _dump(self._mark))
+        self._rewrite()
 
     def check(self) -> None:
         """Raise `FailedError` if the folder was removed since it was opened."""
@@ -172,96 +177,112 @@ class OutputFolder:
             there = (self._root / MARK).stat().st_ino
         except OSError:
             there = -1
-        if self._file is not None and not self._mark.finished and os.fstat(self._file.fileno()).st_ino != there:
+        if self._file is not None and os.fstat(self._file.fileno()).st_ino != there:
             raise FailedError(f"output {str(self.path)!r} was removed while it was written; run the same command again")
 
     # ------------------------------------------------------------------------------------------------ opening
 
-    def _take_up(self) -> None:
-        """Compare the folder with this call, and begin a mark where there is none."""
-        mark = _read_mark(self._root)
-        if mark is not None:
-            self._check_command(mark)
-            compare_arguments(self.path, mark.arguments, self._arguments)
-            self._mark, self._new = mark, False
-            return
-        before = None if self._earlier is None else self._earlier()
-        if before is not None:
-            arguments, finished = before
-            compare_arguments(self.path, arguments, self._arguments)
-            self._mark.finished, self._new, self._unlisted = finished, False, True
-        elif present := self._foreign_files({}):
-            raise InputError(
-                f"output {str(self.path)!r} holds {_count(present)} not made by synthaug {self._command}; "
-                "give another folder"
-            )
-        _write_atomically(self._root / MARK, _dump(self._mark))
+    def look(self) -> tuple[_Mark | None, dict[Path, str | None]]:
+        """Return the mark and what `fresh` removes, after a check that the folder may be used.
 
-    def _clear(self) -> None:
-        """Remove every file that an earlier call made, after a check that there is nothing else."""
-        mark = _read_mark(self._root)
-        listed = {} if mark is None else _list_all(self._root, mark)
-        if mark is not None:
-            self._check_command(mark)
-        if foreign := self._foreign_files(listed):
-            made = "not made by this command, or changed since" if mark else f"not made by synthaug {self._command}"
-            raise InputError(
-                f"output {str(self.path)!r} holds {_count(foreign)} {made}, which fresh=True does not remove; "
-                "move it away or give another folder"
-            )
-        if mark is not None:
-            mark.arguments, mark.finished = self._arguments, False  # so an interrupted removal counts as this call
-            _write_atomically(self._root / MARK, _dump(mark))
-        _remove_files(self._root, listed)
-        _write_atomically(self._root / MARK, _dump(self._mark))
-
-    def _check_command(self, mark: _Mark) -> None:
-        if mark.command != self._command:
+        Raises:
+            InputError: If another command made it, or it holds files that the command did not make.
+        """
+        mark, listed = _read_mark(self._root), dict[Path, str | None]()
+        if mark is not None and mark.command != self._command:
             raise InputError(f"output {str(self.path)!r} was made by synthaug {mark.command}; give another folder")
+        if mark is not None and self._fresh:
+            listed = _list_all(self._root, mark)
+        if (mark is None or self._fresh) and (foreign := _name_first(self._foreign_files(listed))):
+            made = "not made by this command, or changed since" if mark else f"not made by synthaug {self._command}"
+            kept = ", which fresh=True does not remove; move it away or" if self._fresh else ";"
+            raise InputError(f"output {str(self.path)!r} holds {foreign} {made}{kept} give another folder")
+        return mark, listed
 
-    def _foreign_files(self, listed: Mapping[Path, str | None]) -> list[str]:
-        """Return the visible files that are not listed, or not as they were; other output folders are left out."""
-        found = []
+    def _open(self) -> None:
+        """Compare the folder with this call, remove what an earlier one left if asked to, and begin or go on."""
+        marked = os.path.lexists(self._root / MARK)
+        before = None if marked or self._fresh or self._earlier is None else self._earlier()
+        if before is not None:
+            arguments, self._mark.finished = before
+            compare_arguments(self.path, arguments, self._arguments)
+            self._new, self._unlisted = False, True
+            return self._rewrite()
+        mark, listed = self.look()
+        if mark is None or self._fresh:
+            if mark is not None and mark.finished:
+                mark.finished = False  # so an interrupted removal leaves an unfinished folder
+                _write_atomically(self._root / MARK, _dump(mark))
+            _remove_files(self._root, listed)
+            return self._rewrite()
+        compare_arguments(self.path, mark.arguments, self._arguments)
+        self._mark, self._new = mark, False
+        if not mark.finished:
+            return self._rewrite()  # a kill may have cut off its last line
+        temporary_name(self._root / MARK).unlink(missing_ok=True)
+        self._file = (self._root / MARK).open("a", encoding="utf-8")
+
+    def _read_only(self, refusal: InputError) -> None:
+        """Find a folder finished that cannot be locked; raise `refusal` for any other."""
+        mark = None if self._fresh else _read_mark(self._root)
+        if mark is None or not mark.finished or mark.command != self._command:
+            raise refusal
+        compare_arguments(self.path, mark.arguments, self._arguments)
+        self._mark, self._new, self._refusal = mark, False, refusal
+
+    def _foreign_files(self, listed: Mapping[Path, str | None]) -> Iterator[str]:
+        """Yield the visible files that are not listed, or not as they were; other output folders are left out."""
+        own = {path.parent for path in listed if path.name == MARK}
         for place, folders, files in os.walk(self._root):
             here = Path(place)
             names = [*files, *(name for name in folders if (here / name).is_symlink())]
             for name in sorted(name for name in names if not name.startswith(".")):
                 path = here / name
                 if path not in listed or not _is_same(path, listed[path]):
-                    found.append(path.relative_to(self._root).as_posix())
-            own = {path.parent for path in listed if path.name == MARK}
+                    yield path.relative_to(self._root).as_posix()
             folders[:] = sorted(
                 name
                 for name in folders
                 if not name.startswith(".") and (here / name in own or not (here / name / MARK).is_file())
             )
-        return found
 
     # ------------------------------------------------------------------------------------------------ listing
 
-    def _append(self, entry: Mapping[str, Any]) -> None:
-        if self._file is None:
-            return
-        with self._writing:
-            if self._mark.finished and not entry.get("finished"):  # a finished folder is repaired
-                self._mark.finished = False
-                self._mark.apply(entry)
-                _write_atomically(self._root / MARK, _dump(self._mark))
-                self._file.close()
-                self._file = (self._root / MARK).open("a", encoding="utf-8")
-                return
-            self.check()
-            self._mark.apply(entry)
-            self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
-            self._file.flush()
-
-    def _claim(self, name: str) -> None:
-        path = self._root / name
+    def _append(self, *entries: Mapping[str, Any]) -> None:
+        """Add lines to the mark, on the disk too: a file that is there after a power cut is listed."""
         self.check()
-        if name not in self._mark.files and not self._unlisted and (path.exists() or path.is_symlink()):
-            raise InputError(
-                f"output {str(self.path)!r} holds {name!r}, which this command did not make and would write; "
-                "move it away or give another folder"
+        for entry in entries:
+            self._mark.apply(entry)
+        if self._mark.finished:  # a finished folder is repaired
+            self._mark.finished = False
+            self._rewrite()
+        elif self._file is not None:
+            self._file.write("".join(json.dumps(entry) + "\n" for entry in entries))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def _rewrite(self) -> None:
+        """Write the whole mark anew."""
+        _write_atomically(self._root / MARK, _dump(self._mark))
+        if self._file is not None:
+            self._file.close()
+        self._file = (self._root / MARK).open("a", encoding="utf-8")
+
+    def _is_own(self, name: str) -> bool:
+        """Tell whether nothing is there, or a file that the command wrote and nobody has changed."""
+        path = self._root / name
+        if self._unlisted or not (path.exists() or path.is_symlink()):
+            return True
+        return name in self._mark.files and _is_same(path, self._mark.files[name])
+
+    def _claim(self, name: str, *, replace: bool) -> None:
+        if self._refusal is not None:
+            raise self._refusal
+        self.check()
+        if not self._is_own(name) and not (replace and name in self._mark.files):
+            raise _OccupiedError(
+                f"output {str(self.path)!r} holds a file {name!r} that this command did not write, or that has changed "
+                "since; move it away and run the same command again"
             )
         if self._mark.files.get(name, "") is not None:
             self._append({"file": name, "sha256": None})
@@ -292,25 +313,35 @@ _OPEN: list[OutputFolder] = []
 
 
 def _find_owner(path: Path) -> tuple[OutputFolder, str] | None:
-    """Return the open output folder that a path lies in, and the path in it."""
+    """Return the open output folder that a path lies in, and the path in it.
+
+    Raises:
+        InputError: If a link on the way leads out of the folder.
+    """
     place = path.parent.resolve() / path.name
     for folder in reversed(_OPEN):
         if folder._root in place.parents:
             return folder, place.relative_to(folder._root).as_posix()
+        if folder.path.absolute() in path.absolute().parents:
+            raise _OccupiedError(
+                f"{str(path.parent)!r} is or lies behind a link that leads out of output {str(folder.path)!r}; "
+                "replace the link by a folder and run the same command again"
+            )
     return None
 
 
 # ------------------------------------------------------------------------------------------------------- files
 
 
-def write_file(path: Path, content: bytes | str) -> None:
+def write_file(path: Path, content: bytes | str, *, replace: bool = False) -> None:
     """Write a file by atomic rename and list it in the output folder that it lies in.
 
     Args:
         path: Where it appears, complete or not at all; its folder is made if need be.
         content: Its bytes, or text to encode as UTF-8.
+        replace: See `claim`.
     """
-    claim(path)
+    claim(path, replace=replace)
     temporary = temporary_name(path)
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     publish(temporary, path)
@@ -321,23 +352,26 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def claim(path: Path) -> Path:
-    """Make the folder of a file that will be written, and list the file in its output folder.
+def claim(path: Path, *, replace: bool = False) -> Path:
+    """Make the folder of a file that will be written, list the file in its output folder, and clear its temporary name.
 
     Args:
         path: The file.
+        replace: Write anew a file of the command that has changed since, because it was harmed: for files that only
+            the command itself reads.
 
     Returns:
         The same path.
 
     Raises:
-        InputError: If there is a file of that name that the command did not make.
+        InputError: If there is a file of that name that the command did not make, or that has changed since.
         FailedError: If the output folder was removed.
     """
     if found := _find_owner(path):
         owner, name = found
-        owner._claim(name)
+        owner._claim(name, replace=replace)
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary_name(path).unlink(missing_ok=True)  # a killed process may hold it, and a link there is not followed
     return path
 
 
@@ -346,12 +380,12 @@ def publish(temporary: Path, path: Path, sha256: str | None = None) -> None:
 
     Args:
         temporary: The file, in the same folder.
-        path: Its name.
+        path: Its name, which was claimed.
         sha256: Its hash where it is known.
     """
-    found = _find_owner(path)
+    if found := _find_owner(path):
+        found[0].check()
     digest = sha256 or (hash_file(temporary) if found else None)
-    claim(path)
     _sync(temporary)
     temporary.replace(path)
     _sync(path.parent)
@@ -388,11 +422,10 @@ def move_folder(source: Path, target: Path) -> None:
         return
     owner, start = before
     moved = {name: digest for name, digest in owner._mark.files.items() if name.startswith(f"{start}/")}
-    for name, digest in moved.items():
-        owner._append({"file": after[1] + name.removeprefix(start), "sha256": digest})
+    owner._append(*({"file": after[1] + name.removeprefix(start), "sha256": moved[name]} for name in moved))
     source.rename(target)
     for name in moved:
-        owner._append({"file": name, "removed": True})
+        del owner._mark.files[name]
 
 
 def remove(path: Path) -> None:
@@ -401,12 +434,13 @@ def remove(path: Path) -> None:
     Args:
         path: The file; it stays if the output folder that it lies in does not list it as it is.
     """
-    if found := _find_owner(path):
-        owner, name = found
-        if not is_listed(path):
-            return
-        owner._append({"file": name, "removed": True})
+    found = _find_owner(path)
+    if found and not found[0]._is_own(found[1]):
+        return
     path.unlink(missing_ok=True)
+    temporary_name(path).unlink(missing_ok=True)
+    if found:  # the mark on the disk may list a file that is gone
+        found[0]._mark.files.pop(found[1], None)
     with contextlib.suppress(OSError):
         path.parent.rmdir()  # succeeds only when it is empty
 
@@ -418,10 +452,7 @@ def is_listed(path: Path) -> bool:
         path: The file.
     """
     found = _find_owner(path)
-    if found is None or found[0]._unlisted:
-        return path.is_file()
-    owner, name = found
-    return name in owner._mark.files and _is_same(path, owner._mark.files[name])
+    return path.is_file() and (found is None or found[0]._is_own(found[1]))
 
 
 def hash_file(path: Path) -> str:
@@ -449,6 +480,7 @@ def _write_atomically(path: Path, content: str) -> None:
     temporary.write_text(content, encoding="utf-8")
     _sync(temporary)
     temporary.replace(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:
@@ -496,25 +528,26 @@ def _read_mark(root: Path) -> _Mark | None:
         InputError: If it cannot be read.
     """
     path = root / MARK
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MOST_BYTES:
+            raise ValueError("no mark")
         lines = path.read_text(encoding="utf-8").split("\n")
         head = json.loads(lines[0])
-        if head["synthaug"] != _FORMAT:
-            raise ValueError(f"format {head['synthaug']!r}")
         mark = _Mark(str(head["command"]), dict(head["arguments"]))
+        words = (mark.command, *mark.arguments)
+        if head["synthaug"] != _FORMAT or not all(len(word) <= 100 and word.isprintable() for word in words):
+            raise ValueError("no mark of this version")
         for line in lines[1:-1]:  # behind the last newline there is nothing, or a line that was cut off
-            mark.apply(json.loads(line))
+            mark.apply(dict(json.loads(line)))
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{str(path)!r} cannot be read; give another folder") from None
-    if lines[-1]:
-        _write_atomically(path, _dump(mark))
     return mark
 
 
 def _dump(mark: _Mark) -> str:
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in mark.lines())
+    return "".join(json.dumps(line) + "\n" for line in mark.lines())
 
 
 def _checked_name(name: object) -> str:
@@ -522,16 +555,22 @@ def _checked_name(name: object) -> str:
     path = PurePosixPath(str(name))
     if not isinstance(name, str) or path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts:
         raise ValueError(f"{name!r} is no path inside the folder")
+    if any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise ValueError("a file cannot have so long a name")
     return path.as_posix()
 
 
 def _list_all(root: Path, mark: _Mark) -> dict[Path, str | None]:
     """Return path -> sha256 of the files of a mark and of the output folders that belong to it."""
-    listed = {root / name: digest for name, digest in mark.files.items()}
-    for name in sorted(mark.folders):
-        inner = _read_mark(root / name)
-        if inner is not None:
-            listed |= {**_list_all(root / name, inner), root / name / MARK: None}
+    listed: dict[Path, str | None] = {}
+    waiting = [(root, mark)]
+    while waiting:
+        place, mark = waiting.pop()
+        listed |= {place / name: digest for name, digest in mark.files.items()}
+        for inner in (place / name for name in sorted(mark.folders)):
+            if inner / MARK not in listed and inner.resolve() == inner and (found := _read_mark(inner)) is not None:
+                listed[inner / MARK] = None
+                waiting.append((inner, found))
     return listed
 
 
@@ -554,7 +593,7 @@ def _remove_files(root: Path, listed: Mapping[Path, str | None]) -> None:
             place.rmdir()
 
 
-def _count(names: list[str]) -> str:
-    """Return the first name and how many more there are."""
-    more = len(names) - 1
-    return repr(names[0]) + (f" and {more} more" if more else "")
+def _name_first(names: Iterator[str]) -> str:
+    """Return the first name and whether there are others; "" where there is none."""
+    first = list(islice(names, 2))
+    return repr(first[0]) + " and others" * (len(first) > 1) if first else ""

@@ -29,13 +29,14 @@ from synthaug.data import load_images, split_validation
 from synthaug.errors import FailedError, InputError, suggest
 from synthaug.generators import GENERATORS
 from synthaug.metrics import TUNING_SEEDS
-from synthaug.output import OutputFolder
-from synthaug.recipe import parse_count, parse_duration
+from synthaug.output import OutputFolder, write_file
+from synthaug.recipe import dump_recipe, parse_count, parse_duration, parse_recipe
 from synthaug.version import __version__
 
 __all__ = ["recommend"]
 
 _MOST_FOLDS = 20
+_RECIPE = "recipe.yaml"
 
 
 def recommend(
@@ -60,6 +61,7 @@ def recommend(
     device: str = "auto",
     num_processes: int | None = None,
     fresh: bool = False,
+    dataset: Mapping[str, Any] | None = None,
 ) -> Advice:
     """Fit every family, try what it draws on validation rows, and say what to use, or that nothing helps.
 
@@ -95,6 +97,8 @@ def recommend(
         num_processes: Worker processes; when None as many as there are cores, on a GPU as many as its memory
             holds, 16 at most.
         fresh: Forget what is in `output`.
+        dataset: Where the rows come from, as the `dataset` section of a recipe says it; `recipe.yaml`, which `generate`
+            takes, is then written beside the advice.
 
     Returns:
         The advice; `recommended` is None when none helps.
@@ -120,7 +124,7 @@ def recommend(
     }  # fmt: skip
     folder = Path(output)
     with OutputFolder(folder, "recommend", arguments, fresh=fresh) as made:
-        if made.has_finished("recommendation.json"):
+        if made.has_finished("recommendation.json", *([] if dataset is None else [_RECIPE])):
             return Advice.load(folder)
         options = {**{key: value for key, value in data.items() if value is not None}, **length, "seed": seed}
         drawn = [_draw_split(real, families, split, options) for split in _split_rows(folder, folds)]
@@ -136,6 +140,9 @@ def recommend(
         advice = _advise(contests, plain, candidates, setting, folders)
         if folds and advice.recommended is not None:
             advice = _fit_anew(real, advice, candidates, folder, options)
+        if dataset is not None:
+            recipe = {"dataset": dict(dataset), "generator": {"family": "cvae"}, **advice.recipe}
+            write_file(folder / _RECIPE, dump_recipe(parse_recipe(recipe, origin="recommend")))
         advice.save(folder)
         made.finish()
         return advice

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from synthaug.budget import Budget
 from synthaug.errors import InputError, suggest
-from synthaug.output import claim, list_files, write_file
+from synthaug.output import claim, is_listed, list_files, write_file
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,6 +76,7 @@ class Journal:
         self._accelerator, self._folder = accelerator, folder
         self._tracker = tracker if accelerator.is_main_process else None
         self._last = 0, 0.0
+        self._foreign = set[Path]()
 
     @contextmanager
     def open(self, images_seen: int, seconds: float) -> Iterator[None]:
@@ -94,12 +95,14 @@ class Journal:
 
         logs = self._folder / LOGS
         logs.mkdir(exist_ok=True)
+        self._foreign = {path for path in self._find_logs() if not is_listed(path)}
         accelerator = self._accelerator
         accelerator.project_configuration = ProjectConfiguration(project_dir=str(self._folder), logging_dir=str(logs))
         accelerator.log_with = filter_trackers([self._tracker], str(logs))
         if not accelerator.log_with:
             raise InputError(f"Accelerate does not find {self._tracker}; {_install(self._tracker)}")
         accelerator.init_trackers(_PROJECT, init_kwargs={self._tracker: self._options(logs, images_seen)})
+        self._list_logs(final=False)
         try:
             yield
         finally:
@@ -110,8 +113,13 @@ class Journal:
 
     def _list_logs(self, *, final: bool) -> None:
         """List what the tracker has written, so that `--fresh` may remove it."""
-        if self._tracker is not None:
-            list_files(*sorted((self._folder / LOGS).rglob(_LOG_FILES[self._tracker])), final=final)
+        list_files(*sorted(self._find_logs() - self._foreign), final=final)
+
+    def _find_logs(self) -> set[Path]:
+        """Return the files that are named as the tracker's."""
+        if self._tracker is None:
+            return set()
+        return set(filter(Path.is_file, (self._folder / LOGS).rglob(_LOG_FILES[self._tracker])))
 
     def _options(self, logs: Path, images_seen: int) -> dict[str, Any]:
         """Return what the tracker is started with, so that it writes into `logs` and goes on where it was."""

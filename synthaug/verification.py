@@ -20,6 +20,7 @@ from synthaug.errors import InputError
 from synthaug.exploration.latents import Encoding
 from synthaug.generation import generate
 from synthaug.leaks import check_leaks, run_hashes
+from synthaug.output import OutputFolder
 from synthaug.pulling import resolve_run
 from synthaug.recipe import GenerateSection
 from synthaug.report import Report
@@ -89,6 +90,7 @@ def benchmark_datasets(
     test_rows = open_test(test, test_split) if isinstance(test, str) else test
     rows, sources = dict[str, Dataset](), list[dict[str, Any]]()
     named = _name_sources([synthetic] if isinstance(synthetic, str | Path) else synthetic)
+    OutputFolder(output, "benchmark", {}, fresh=fresh).look()  # before anything is drawn into it
     for name, spec in named.items():
         run = resolve_run(spec) if _names_run(spec) else None
         if run is None:

@@ -56,7 +56,7 @@ def test_the_same_again_is_finished_and_other_arguments_are_refused(home):
         synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1)
     synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1, fresh=True)
     assert json.loads((home / "again" / "exploration.json").read_text())["arguments"]["seed"] == 1
-    with pytest.raises(synthaug.InputError, match="made by synthaug write_dataset; give another folder"):
+    with pytest.raises(synthaug.InputError, match="made by synthaug export; give another folder"):
         synthaug.explore(home / "cgan", output=home / "rows")
 
 

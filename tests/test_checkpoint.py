@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -82,6 +83,31 @@ def test_a_state_of_another_fit_is_refused(tmp_path):
     (tmp_path / "state" / "images-000000000000010" / "manifest.json").write_text('{"model.safetensors": "0"}')
     with pytest.raises(InputError, match="an earlier version"):
         load_state(tmp_path, fit="seed 1", **parts)
+
+
+def test_files_that_a_user_lays_beside_the_states_are_no_states(tmp_path):
+    model, optimizer = trained_pair()
+    save(tmp_path, model, optimizer, 10)
+    shutil.copytree(tmp_path / "state" / "images-000000000000010", tmp_path / "state" / "images-backup")
+    (tmp_path / "state" / "images-notes.txt").write_text("mine")
+    for number in (20, 30, 40):
+        save(tmp_path, model, optimizer, number)
+    counters, _ = load_state(tmp_path, modules={"model": model}, optimizers=[optimizer])
+    assert counters == {"images_seen": 40}
+    names = sorted(path.name for path in (tmp_path / "state").iterdir())
+    assert names == ["images-000000000000030", "images-000000000000040", "images-backup", "images-notes.txt"]
+
+
+def test_what_a_killed_save_left_goes_once_it_is_no_longer_needed(tmp_path):
+    model, optimizer = trained_pair()
+    for number in (10, 20):
+        save(tmp_path, model, optimizer, number)
+    killed = tmp_path / "state" / "images-000000000000030"
+    killed.mkdir()
+    (killed / ".model.safetensors.tmp").write_text("half")
+    save(tmp_path, model, optimizer, 25)  # after a budget in seconds the next state is at another number
+    names = sorted(path.name for path in (tmp_path / "state").iterdir())
+    assert names == ["images-000000000000020", "images-000000000000025"]
 
 
 def test_only_the_newest_states_stay_and_no_temporary_ones(tmp_path):

@@ -361,7 +361,7 @@ def test_a_second_writer_is_refused(tmp_path):
         run(tmp_path / "out")
     leave.set()
     writer.join()
-    assert not (tmp_path / "out" / ".lock").exists()
+    assert not (tmp_path / "out" / ".synthaug.lock").exists()
 
 
 # ---------------------------------------- what goes wrong

@@ -156,7 +156,7 @@ def make_dataset_folder(folder: Path, shards: int = 3, shift: int = 0) -> Path:
     card = {"splits": splits, "real": {"healthy": 2}, "synthetic": {"healthy": 1}, "recipe": recipe}
     (folder / "README.md").write_text(render_dataset_card(card | {"sample_grid": "samples.png"}))
     (folder / "manifest.json").write_text(json.dumps({"format": 1, "shards": entries, "pending": None}))
-    (folder / ".lock").touch()
+    (folder / ".synthaug.lock").touch()
     (folder / ".env").write_text("SECRET=1")
     (folder / "notes.txt").write_text("private notes")
     return folder

@@ -7,7 +7,7 @@ from datasets import Dataset, load_dataset
 
 from synthaug.cli import _run
 from synthaug.errors import InputError
-from synthaug.journey import mix_datasets, strip_dataset
+from synthaug.journey import generate_dataset, mix_datasets, run_quickstart, strip_dataset
 from synthaug.recipe import parse_recipe
 from synthaug.sources import open_dataset
 
@@ -97,6 +97,38 @@ def test_every_recipe_key_of_the_contract_is_known():
         }
     )  # fmt: skip
     assert recipe.generate.filter == "default"
+
+
+def test_a_dataset_is_not_written_over_itself(smoke, tmp_path):
+    """`--fresh` would remove the rows before they are written anew."""
+    own = str(strip_dataset(str(smoke / "dataset"), tmp_path / "own"))
+    made = str(smoke / "dataset")
+    for fresh in (False, True):
+        for work in (
+            lambda fresh=fresh: mix_datasets(own, made, tmp_path / "own", fresh=fresh),
+            lambda fresh=fresh: mix_datasets(f"{own}/data/*.parquet", made, tmp_path / "own", fresh=fresh),
+            lambda fresh=fresh: strip_dataset(own, tmp_path, fresh=fresh),
+            lambda fresh=fresh: generate_dataset(smoke / "run", tmp_path / "own", {}, mix_with=own, fresh=fresh),
+        ):
+            with pytest.raises(InputError, match=r"output .* holds .*own.*, which is read; give another folder"):
+                work()
+    assert len(open_dataset(own)) == 200
+    with pytest.raises(InputError, match="made by synthaug strip; give another folder"):
+        mix_datasets(made, made, tmp_path / "own", fresh=True)
+
+
+def test_quickstart_goes_on_wherever_it_was_killed(tmp_path, monkeypatch):
+    def kill(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("synthaug.journey.run_recipe", kill)
+    with monkeypatch.context() as patch:
+        patch.setattr("synthaug.folder.ShardFolder.finish", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run_quickstart(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run_quickstart(tmp_path)
+    assert len(open_dataset(str(tmp_path / "real"))) > 0
 
 
 def test_mix_takes_the_label_column_that_generate_wrote_down(tmp_path):

@@ -11,6 +11,7 @@ from synthaug.columns import PROVENANCE
 from synthaug.errors import InputError
 from synthaug.export import write_dataset
 from synthaug.mixing import mix, output_features, strip
+from synthaug.output import MARK
 from synthaug.rows import DatasetRows, digest_rows
 
 ORDER = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9)), max_size=8)
@@ -149,6 +150,19 @@ def test_write_dataset(tmp_path):
         write_dataset(mixed, tmp_path / "out")
     plain = write_dataset(strip(mixed), tmp_path / "out", fresh=True)
     assert load_dataset(str(plain), split="train").features == make_real().features
+
+
+@pytest.mark.parametrize("name", ["README.md", "synthaug.json", "manifest.json"])
+def test_a_folder_is_finished_only_with_all_its_files(tmp_path, name):
+    def tree():
+        paths = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != MARK]
+        return {path.relative_to(tmp_path).as_posix(): path.read_bytes() for path in paths}
+
+    write_dataset(make_real(), tmp_path / "out")
+    before = tree()
+    (tmp_path / "out" / name).unlink()
+    write_dataset(make_real(), tmp_path / "out")
+    assert tree() == before
 
 
 def test_folders_of_the_same_name_are_not_taken_for_each_other(tmp_path):

@@ -21,10 +21,12 @@ from synthaug.output import (
     write_file,
 )
 
+HEAD = '{"synthaug": 1, "command": "fit", "arguments": {}}\n'
+
 
 def tree(folder: Path) -> dict[str, str]:
     """Return path -> content of all visible files."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (MARK, ".lock")]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in (MARK, ".synthaug.lock")]
     return {path.relative_to(folder).as_posix(): path.read_text() for path in paths}
 
 
@@ -124,14 +126,16 @@ def test_a_folder_of_an_earlier_version_is_compared_but_not_removed(tmp_path):
     assert tree(tmp_path / "out") == {"config.json": "old"}
 
 
-def test_an_interrupted_removal_goes_on_as_the_new_call(tmp_path, monkeypatch):
+def test_an_interrupted_removal_leaves_an_unfinished_folder_of_the_earlier_call(tmp_path, monkeypatch):
     make(tmp_path / "out")
     with monkeypatch.context() as patch:
         patch.setattr("synthaug.output._remove_files", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "out", seed=1, fresh=True)
-    with pytest.raises(InputError, match="other arguments"):
-        make(tmp_path / "out", seed=0)
+    with pytest.raises(InputError, match="other arguments"):  # the files of seed 0 are not those of seed 1
+        make(tmp_path / "out", seed=1)
+    with OutputFolder(tmp_path / "out", "fit", {"seed": 0}) as made:
+        assert not made.has_finished()
     make(tmp_path / "out", seed=1, fresh=True)
     assert tree(tmp_path / "out") == {"config.json": "config 1", "state/weights": "weights 1"}
 
@@ -147,15 +151,62 @@ def test_what_was_written_before_a_kill_is_removed_by_fresh(tmp_path):
     assert tree(tmp_path / "out") == {"config.json": "config 1", "state/weights": "weights 1"}
 
 
-def test_a_file_in_the_way_is_not_overwritten(tmp_path):
-    make(tmp_path / "out", finish=False)
-    (tmp_path / "out" / "README.md").write_text("mine")
+def test_a_file_in_the_way_is_not_overwritten_and_what_was_made_stays(tmp_path):
+    made = OutputFolder(tmp_path / "out", "fit", {"seed": 0})
     with (
-        pytest.raises(InputError, match=r"README.md.*did not make"),
-        OutputFolder(tmp_path / "out", "fit", {"seed": 0}),
+        pytest.raises(InputError, match=r"README.md.*did not write.*move it away and run the same command again"),
+        made,
     ):
+        write_file(tmp_path / "out" / "state", "ten hours")
+        (tmp_path / "out" / "README.md").write_text("mine")
         write_file(tmp_path / "out" / "README.md", "card")
-    assert (tmp_path / "out" / "README.md").read_text() == "mine"
+    assert tree(tmp_path / "out") == {"README.md": "mine", "state": "ten hours"}
+    (tmp_path / "out" / "README.md").unlink()
+    with OutputFolder(tmp_path / "out", "fit", {"seed": 0}):
+        write_file(tmp_path / "out" / "README.md", "card")
+    assert tree(tmp_path / "out") == {"README.md": "card", "state": "ten hours"}
+
+
+@pytest.mark.parametrize("edit", [False, True])
+def test_a_file_that_the_user_changed_is_overwritten_only_where_it_may_be_replaced(tmp_path, edit):
+    make(tmp_path / "out", finish=False)
+    weights, config = tmp_path / "out" / "state" / "weights", tmp_path / "out" / "config.json"
+    if edit:
+        weights.write_text("harmed")
+        config.write_text("my notes")
+    with OutputFolder(tmp_path / "out", "fit", {"seed": 0}):
+        assert is_listed(weights) is not edit
+        write_file(weights, "weights", replace=True)
+        if edit:
+            with pytest.raises(InputError, match=r"config.json.*has changed since"):
+                write_file(config, "config")
+        else:
+            write_file(config, "config")
+    assert tree(tmp_path / "out") == {"config.json": "my notes" if edit else "config", "state/weights": "weights"}
+
+
+@pytest.mark.parametrize("name", ["state/weights", ".partial/weights"])
+def test_nothing_is_written_through_a_link_out_of_the_folder(tmp_path, name):
+    with OutputFolder(tmp_path / "out", "fit", {}):
+        write_file(tmp_path / "out" / name, "old")
+    place = (tmp_path / "out" / name).parent
+    shutil.move(place, tmp_path / "mine")
+    place.symlink_to(tmp_path / "mine")
+    for work in (lambda path: write_file(path, "new"), is_listed, remove, lambda path: list_files(path)):
+        with (
+            pytest.raises(InputError, match="link that leads out of output"),
+            OutputFolder(tmp_path / "out", "fit", {}),
+        ):
+            work(tmp_path / "out" / name)
+    assert tree(tmp_path / "mine") == {"weights": "old"}
+
+
+def test_a_link_under_a_temporary_name_is_not_followed(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    with OutputFolder(tmp_path / "out", "fit", {}):
+        temporary_name(tmp_path / "out" / "a").symlink_to(tmp_path / "mine")
+        write_file(tmp_path / "out" / "a", "a")
+    assert (tmp_path / "mine").read_text() == "mine" and tree(tmp_path / "out") == {"a": "a"}
 
 
 def test_only_listed_files_are_used_again_or_removed(tmp_path):
@@ -203,6 +254,24 @@ def test_an_output_inside_belongs_to_the_command_that_called_it(tmp_path):
         assert not (tmp_path / "out" / "runs").exists()
 
 
+def test_an_output_that_was_inside_before_does_not_belong_to_a_command_that_uses_it(tmp_path):
+    make(tmp_path / "out" / "runs" / "cvae")
+    with OutputFolder(tmp_path / "out", "recommend", {}):
+        make(tmp_path / "out" / "runs" / "cvae")
+    with OutputFolder(tmp_path / "out", "recommend", {}, fresh=True):
+        assert len(tree(tmp_path / "out" / "runs" / "cvae")) == 2
+
+
+def test_an_output_inside_belongs_to_the_command_even_if_it_was_killed_before_the_first_file(tmp_path, monkeypatch):
+    with OutputFolder(tmp_path / "out", "recommend", {}):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(OutputFolder, "_open", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+            make(tmp_path / "out" / "runs")
+        make(tmp_path / "out" / "runs")
+    with OutputFolder(tmp_path / "out", "recommend", {}, fresh=True):
+        assert not (tmp_path / "out" / "runs").exists()
+
+
 def test_an_output_that_another_command_put_inside_is_left_alone(tmp_path):
     make(tmp_path / "out")
     make(tmp_path / "out" / "evaluation", "evaluate")
@@ -243,8 +312,23 @@ def test_one_writer_at_a_time(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MARK, "config.json", "state"]
 
 
+def test_a_finished_folder_is_found_while_it_cannot_be_locked(tmp_path):
+    make(tmp_path / "out")
+    with OutputFolder(tmp_path / "out", "fit", {"seed": 0}):
+        with OutputFolder(tmp_path / "out", "fit", {"seed": 0}) as made:
+            assert made.has_finished("config.json")
+            with pytest.raises(InputError, match="another process"):
+                made.has_finished("gone")
+            with pytest.raises(InputError, match="another process"):
+                write_file(tmp_path / "out" / "a", "a")
+        for refused in ({"seed": 1}, {"fresh": True}, {"command": "generate"}):
+            with pytest.raises(InputError, match=r"another process|other arguments"):
+                make(tmp_path / "out", **refused)
+    assert len(tree(tmp_path / "out")) == 2
+
+
 def test_a_lock_left_by_a_dead_process_does_not_hold(tmp_path):
-    (tmp_path / ".lock").touch()
+    (tmp_path / ".synthaug.lock").touch()
     make(tmp_path)
 
 
@@ -259,3 +343,53 @@ def test_write_file_replaces_whole_files(tmp_path):
     write_file(tmp_path / "a", b"one")
     write_file(tmp_path / "a", "zwei")
     assert (tmp_path / "a").read_text() == "zwei" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "[]\n", "{}\n", '{"synthaug": 2, "command": "fit", "arguments": {}}\n', HEAD + "5\n", HEAD + "[5]\n",
+        "[" * 100_000 + "\n",
+        '{"synthaug": 1, "command": "\\u001b[31mfit", "arguments": {}}\n',
+        '{"synthaug": 1, "command": "fit", "arguments": {"a\\nb": 1}}\n',
+        HEAD + json.dumps({"file": "x" * 300}) + "\n", HEAD + json.dumps({"folder": "\ud800"}) + "\n",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_strange_mark_is_refused(tmp_path, text, fresh):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MARK).write_text(text)
+    with pytest.raises(InputError, match=r"\.synthaug' cannot be read; give another folder"):
+        make(tmp_path / "out", fresh=fresh)
+    assert (tmp_path / "out" / MARK).read_text() == text
+
+
+def test_a_mark_that_is_no_plain_file_is_refused(tmp_path):
+    for name in ("folder", "link"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "folder" / MARK).mkdir()
+    (tmp_path / "mine").write_text(HEAD)
+    (tmp_path / "link" / MARK).symlink_to(tmp_path / "mine")
+    for name in ("folder", "link"):
+        with pytest.raises(InputError, match="cannot be read"):
+            make(tmp_path / name)
+    assert (tmp_path / "mine").read_text() == HEAD
+
+
+def test_a_mark_whose_inner_folders_lead_in_circles_is_read_once(tmp_path):
+    (tmp_path / "out").mkdir()
+    for name in "abcd":
+        (tmp_path / "out" / name).symlink_to(tmp_path / "out")
+    lines = [json.dumps({"folder": name}) + "\n" for name in "abcd"]
+    (tmp_path / "out" / MARK).write_text(HEAD + "".join(lines))
+    with pytest.raises(InputError, match="'a' and others not made by this command"):
+        make(tmp_path / "out", fresh=True)
+
+
+def test_arguments_need_not_be_utf8(tmp_path):
+    for _ in range(2):
+        with OutputFolder(tmp_path / "out", "fit", {"path": "\udcff \u2028"}) as made:
+            if not made.has_finished("a"):
+                write_file(tmp_path / "out" / "a", "a")
+                made.finish()
+    assert made.has_finished("a")

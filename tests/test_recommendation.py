@@ -17,6 +17,7 @@ from synthaug.benchmarks.results import ArmResults
 from synthaug.benchmarks.rounds import Rounds
 from synthaug.cli import main
 from synthaug.errors import InputError
+from synthaug.output import MARK
 from synthaug.recipe import read_recipe
 from synthaug.recommendation import recommend
 
@@ -76,6 +77,7 @@ def quick(monkeypatch):
 
 def test_the_whole_way_and_again(rows, quick, tmp_path, monkeypatch, capsys):
     options = {"families": ("cvae",), "images": 192, "seeds": 2, "steps": 3, "num_processes": 1}
+    options["dataset"] = {"path": "digits"}
     advice = recommend(rows, output=tmp_path, **options)
     names = [entry["name"] for entry in advice.candidates]
     left_out = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "is left out" in line]
@@ -88,7 +90,10 @@ def test_the_whole_way_and_again(rows, quick, tmp_path, monkeypatch, capsys):
         assert advice.sentence.startswith("No synthetic rows") and advice.share == 0
         assert advice.recipe["generate"]["balance"] == {"0": 10, "1": 10, "2": 10}
     monkeypatch.setattr("synthaug.candidates.fit", None)  # a finished call does nothing
+    assert '"recipe.yaml"' in (tmp_path / MARK).read_text()  # so that --fresh removes it
+    (tmp_path / "recipe.yaml").write_text("# my notes\n")
     assert recommend(rows, output=tmp_path, **options) == advice == Advice.load(tmp_path)
+    assert (tmp_path / "recipe.yaml").read_text() == "# my notes\n"
     with pytest.raises(InputError, match=r"other arguments \(steps\)"):
         recommend(rows, output=tmp_path, **{**options, "steps": 4})
 

@@ -189,7 +189,7 @@ def test_killed_on_two_processes(family, tmp_path, request):
         else:  # the launcher dies: its ranks save and end by themselves
             process.kill()
             process.wait()
-            wait_until(lambda: not (tmp_path / "cut" / ".lock").exists())
+            wait_until(lambda: not (tmp_path / "cut" / ".synthaug.lock").exists())
     assert start("cut").wait(600) == 0
     assert digest(tmp_path / "cut" / "model.safetensors") == digest(tmp_path / "whole" / "model.safetensors")
 

@@ -15,6 +15,7 @@ from synthaug import cli, completion, tracking
 from synthaug.errors import InputError, StoppedError
 from synthaug.fitting import fit
 from synthaug.judge import fit_judge
+from synthaug.output import OutputFolder, is_listed
 from synthaug.pictures import tile_images
 from synthaug.tracking import TRACKERS, Journal
 from synthaug.uploads import prepare
@@ -142,3 +143,17 @@ def test_the_other_trackers_are_started_so_that_they_resume(name, tmp_path, monk
     logs = [call for call in calls if call[0] == "log"]
     assert logs[0] == ("log", {"losses/g.loss": 1.0, "speed/images per second": 32.0}, 64)
     assert len(logs) == (4 if name == "wandb" else 2) and len([c for c in calls if c[0] == "finish"]) == 2
+
+
+def test_a_users_own_file_among_the_logs_is_the_users(tmp_path):
+    """It is not listed as the tracker's, and what a tracker has written is listed before the first entry."""
+    mine, log = tmp_path / "logs" / "wandb" / "mine", tmp_path / "logs" / "wandb" / "log"
+    with OutputFolder(tmp_path, "fit", {}):
+        mine.parent.mkdir(parents=True)
+        mine.write_text("years of work")
+        accelerator = mock.Mock(is_main_process=True, trackers=[])
+        accelerator.init_trackers = lambda *_, **__: log.write_text("begun")
+        found = mock.patch("accelerate.tracking.filter_trackers", return_value=["wandb"])
+        with found, Journal(accelerator, "wandb", tmp_path).open(0, 0.0):
+            assert is_listed(log) and not is_listed(mine)
+        assert is_listed(log) and not is_listed(mine)

@@ -162,6 +162,15 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     assert (tmp_path / "run" / "state" / "thesis.tex").exists() and (tmp_path / "run" / "config.json").exists()
 
 
+def test_a_fresh_fit_that_is_refused_leaves_the_earlier_one(tmp_path, monkeypatch):
+    fit(toy_dataset(), "cvae", output=tmp_path / "run", images=320)
+    monkeypatch.setattr("synthaug.tracking.importlib.util.find_spec", lambda _: None)
+    for wrong, message in (({"batch_size": 33, "accumulation": 2}, "does not divide"), ({"track": "wandb"}, "wandb")):
+        with pytest.raises(InputError, match=message):
+            fit(toy_dataset(), "cvae", output=tmp_path / "run", images=320, fresh=True, **wrong)
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
 def test_other_rows_under_the_same_output_are_refused(tmp_path):
     rows = toy_dataset()
     fit(rows, "cvae", output=tmp_path / "run", images=320)

@@ -75,6 +75,12 @@ def test_what_would_be_refused_anyway_is_refused_before_anything_is_drawn(files,
     ):
         with pytest.raises(InputError, match=message):
             benchmark_datasets(real, run, judging, tmp_path / "out", **options)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    other = synthaug.open_dataset(str(files / "more.parquet"), "train")
+    for output, message in ((run, "made by synthaug fit"), (tmp_path / "mine", "'thesis.tex' not made by")):
+        with pytest.raises(InputError, match=message):
+            benchmark_datasets(real, run, other, output)
 
 
 def test_fresh_draws_are_as_many_as_a_training_shows(files, quick, tmp_path):

@@ -57,5 +57,5 @@ class Ledger:
     def _keep(self, cell: Cell, result: dict[str, Any]) -> None:
         self.results[cell] = result
         if self._folder is not None:
-            write_file(self._folder / cell.name, json.dumps(result))
+            write_file(self._folder / cell.name, json.dumps(result), replace=True)
         self._bar.update(1)

@@ -124,9 +124,8 @@ def evaluate(
         evaluation = _measure(lineup, arguments, command, shelf, started)
         if output is not None:
             evaluation.save(output)
-        shelf.clear()
-        if output is not None:
             made.finish()
+        shelf.clear()
     return evaluation
 
 

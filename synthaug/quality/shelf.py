@@ -53,9 +53,8 @@ class Shelf:
             return network.eval()
         network = train()
         if path is not None:
-            write_file(
-                path, save({key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()})
-            )
+            tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+            write_file(path, save(tensors), replace=True)
         return network
 
     def clear(self) -> None:

@@ -17,6 +17,7 @@ from synthaug.checkpoint import checkpoint_hash, read_source
 from synthaug.codec import Codec
 from synthaug.columns import Columns
 from synthaug.errors import FailedError, InputError
+from synthaug.export import DATASET_FILES
 from synthaug.folder import ShardFolder, read_earlier
 from synthaug.generators.base import ConditionalGenerator
 from synthaug.groups import choose_columns, read_classes
@@ -146,7 +147,7 @@ def score(
     target = Path(output)
     with OutputFolder(target, "score", arguments, fresh=fresh, earlier=lambda: read_earlier(target)) as made:
         folder = ShardFolder(target, arguments)
-        if not folder.finished:
+        if not (made.has_finished(*DATASET_FILES, "scores.json") and folder.finished):
             labels = _map_labels(data, columns, generator)
             scan = _scan(data, columns.image, source, on_bad_image)
             judge, seen = load_judge(generator.run_folder), _find_seen(scan, source)
