@@ -16,7 +16,7 @@ from sklearn.neighbors import NearestNeighbors
 from synthaug.core import InputError
 from synthaug.generators import ConditionalGenerator, Encoding, LatentSpace
 
-__all__ = ["RIVALS", "draw_latent_smote", "draw_rival"]
+__all__ = ["BASELINES", "draw_baseline", "draw_latent_smote"]
 
 Pixels = NDArray[np.uint8]
 Integers = NDArray[np.int64]
@@ -26,11 +26,13 @@ _NEIGHBOURS = 5
 """Neighbours that SMOTE chooses from, as in the paper and in imbalanced-learn."""
 
 
-def draw_rival(kind: str, pixels: Pixels, labels: Integers, counts: Integers, *, seed: int) -> tuple[Pixels, Integers]:
+def draw_baseline(
+    kind: str, pixels: Pixels, labels: Integers, counts: Integers, *, seed: int
+) -> tuple[Pixels, Integers]:
     """Return rows of a kind made from the real training rows.
 
     Args:
-        kind: A key of `RIVALS`.
+        kind: A key of `BASELINES`.
         pixels: (N, H, W, C) real training rows.
         labels: (N,) their classes.
         counts: (K,) how many rows of each class to make; a class without real rows gets none.
@@ -39,7 +41,7 @@ def draw_rival(kind: str, pixels: Pixels, labels: Integers, counts: Integers, *,
     Returns:
         (M, H, W, C) uint8 and (M,) int64, class by class.
     """
-    make = RIVALS[kind]
+    make = BASELINES[kind]
 
     def make_class(members: Integers, count: int, rng: np.random.Generator) -> Pixels:
         rows = make(pixels[members].reshape(len(members), -1), count, rng)
@@ -51,7 +53,7 @@ def draw_rival(kind: str, pixels: Pixels, labels: Integers, counts: Integers, *,
 def draw_latent_smote(
     generator: ConditionalGenerator, pixels: Pixels, labels: Integers, counts: Integers, *, seed: int
 ) -> tuple[Pixels, Integers]:
-    """Return rows between neighbours of a class in a generator's latent space, decoded; arguments as `draw_rival`.
+    """Return rows between neighbours of a class in a generator's latent space, decoded; arguments as `draw_baseline`.
 
     Raises:
         InputError: The family has no encoder.
@@ -128,7 +130,7 @@ def _gauss(rows: Pixels, count: int, rng: np.random.Generator) -> Pixels:
     return _to_pixels(mean + weights @ (rows - mean))
 
 
-RIVALS: dict[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
+BASELINES: dict[str, Callable[[Pixels, int, np.random.Generator], Pixels]] = {
     "smote": _smote,
     "duplicated": _repeat,
     "gaussian": _gauss,

@@ -13,19 +13,19 @@ from synthaug.benchmarks.cell_pool import CellPool
 from synthaug.benchmarks.cells import Cell
 from synthaug.core import is_listed, write_file
 
-__all__ = ["Ledger"]
+__all__ = ["TrainingCache"]
 
 _CELLS = "cells"
 
 
-class Ledger:
+class TrainingCache:
     """Runs cells, keeps their results, as files too, and does not run again what is there.
 
     Args:
         pool: Runs what is missing.
         folder: Of the benchmark; None keeps no files.
         bar: Moves on with every result.
-        results: Those of an earlier ledger, which this one adds to.
+        results: Those of an earlier cache, which this one adds to.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Rounds of trainings, each with other validation rows of the same data, which judge arms together."""
+"""Folds of a cross-validation: the same trainings with other validation rows, whose results are pooled."""
 
 from __future__ import annotations
 
@@ -13,75 +13,75 @@ from numpy.typing import NDArray
 from synthaug.benchmarks.arms import Arm
 from synthaug.benchmarks.cells import Cell
 from synthaug.benchmarks.results import ArmResults
-from synthaug.benchmarks.runner import Campaign
-from synthaug.benchmarks.splits import Contest
+from synthaug.benchmarks.runner import Runner
+from synthaug.benchmarks.splits import Splits
 from synthaug.core import balance_mean
 
-__all__ = ["Round", "Rounds"]
+__all__ = ["Fold", "PooledFolds"]
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Round:
+class Fold:
     """One way of holding out validation rows.
 
     Args:
-        contest: Its rows.
-        campaign: Their trainings, kept in a folder.
+        splits: Its rows.
+        runner: Their trainings, kept in a folder.
     """
 
-    contest: Contest
-    campaign: Campaign
+    splits: Splits
+    runner: Runner
 
     @property
     def strata(self) -> NDArray[np.int64]:
         """The groups of the validation rows, their classes where there are none."""
-        strata = self.contest.strata("validation")
-        return self.contest.validation.labels if strata is None else strata
+        strata = self.splits.strata("validation")
+        return self.splits.validation.labels if strata is None else strata
 
 
-class Rounds:
-    """Runs the same arms in every round and pools what their validation rows say; use it as a context.
+class PooledFolds:
+    """Context that runs the same arms in every fold and pools the results on their validation rows.
 
-    Policy, learning rate and strong augmentation are chosen in each round on its own; what is pooled are losses and
-    hits, row by row, each group counting the same over all rounds.
+    Policy, learning rate and strong augmentation are chosen in each fold by itself. Losses and hits are pooled row by
+    row. Each group has the same weight over all folds.
 
     Args:
-        rounds: At least one. No row is a validation row of two of them.
+        folds: At least one. No row is a validation row of two folds.
     """
 
-    def __init__(self, rounds: Sequence[Round]) -> None:
-        self._rounds, self._stack = rounds, contextlib.ExitStack()
-        self.labels = np.concatenate([round_.contest.validation.labels for round_ in rounds])
+    def __init__(self, folds: Sequence[Fold]) -> None:
+        self._folds, self._stack = folds, contextlib.ExitStack()
+        self.labels = np.concatenate([fold.splits.validation.labels for fold in folds])
         """(n,) classes of all validation rows."""
-        self.strata = np.concatenate([round_.strata for round_ in rounds])
+        self.strata = np.concatenate([fold.strata for fold in folds])
         """(n,) their groups; the classes where there are none."""
 
-    def __enter__(self) -> Rounds:
-        if len(self._rounds) == 1:  # its workers stay; those of several rounds would fill the memory
-            self._stack.enter_context(self._rounds[0].campaign)
+    def __enter__(self) -> PooledFolds:
+        if len(self._folds) == 1:  # its workers stay; those of several folds would fill the memory
+            self._stack.enter_context(self._folds[0].runner)
         return self
 
     def __exit__(self, *problem: Any) -> None:
         self._stack.__exit__(*problem)
 
-    def _each(self, act: Callable[[Campaign], T]) -> list[T]:
+    def _each(self, act: Callable[[Runner], T]) -> list[T]:
         found = []
-        for round_ in self._rounds:
-            with contextlib.nullcontext() if len(self._rounds) == 1 else round_.campaign:
-                found.append(act(round_.campaign))
+        for fold in self._folds:
+            with contextlib.nullcontext() if len(self._folds) == 1 else fold.runner:
+                found.append(act(fold.runner))
         return found
 
     def run_plain(self, arms: Sequence[Arm]) -> list[ArmResults]:
         """Tune and run arms that exchange nothing; return their pooled results."""
-        found = self._each(lambda campaign: campaign.run_plain(arms))
+        found = self._each(lambda runner: runner.run_plain(arms))
         return [self._pool(own) for own in zip(*found, strict=True)]
 
     def tune(self, arms: Sequence[Arm], shown: str) -> list[list[ArmResults]]:
         """Try the options of arms; return for each arm the pooled results of its trials, in their order."""
-        self._each(lambda campaign: campaign.tune(arms, shown))
-        tried = [round_.campaign.tuner.tried for round_ in self._rounds]
+        self._each(lambda runner: runner.tune(arms, shown))
+        tried = [fold.runner.tuner.tried for fold in self._folds]
         return [
             [
                 self._pool([ArmResults(arm, cell, results) for cell, results in trials])
@@ -92,13 +92,13 @@ class Rounds:
 
     def run_seeds(self, arms: Sequence[Arm], shown: str, *, first: int = 0) -> list[ArmResults]:
         """Run the paired seeds of arms whose options are chosen; return their pooled results."""
-        found = self._each(lambda campaign: campaign.run_seeds(arms, shown, first=first))
+        found = self._each(lambda runner: runner.run_seeds(arms, shown, first=first))
         return [self._pool(own) for own in zip(*found, strict=True)]
 
     def settle(self, arm: Arm, chosen: Cell) -> None:
-        """Take the share and the finish of a trial for an arm, in every round."""
-        for round_ in self._rounds:
-            options = round_.campaign.tuner.options
+        """Take the share and the finish of a trial for an arm, in every fold."""
+        for fold in self._folds:
+            options = fold.runner.tuner.options
             options[arm.name] = replace(options[arm.name], share=chosen.share, finish=chosen.finish)
 
     def _pool(self, results: Sequence[ArmResults]) -> ArmResults:

@@ -16,11 +16,11 @@ from synthaug.benchmarks.advice import CONFIDENCE, Advice, Evidence, weigh_evide
 from synthaug.benchmarks.arms import SYNTHETIC, Arm, default_arms, parse_arm
 from synthaug.benchmarks.candidates import Candidate, draw_candidates, fit_candidates, fit_family
 from synthaug.benchmarks.cells import Cell
-from synthaug.benchmarks.folds import Round, Rounds
+from synthaug.benchmarks.folds import Fold, PooledFolds
 from synthaug.benchmarks.results import ArmResults, choose_front
-from synthaug.benchmarks.runner import Campaign, Setting, count_processes, make_template
-from synthaug.benchmarks.splits import Contest, load_contest
-from synthaug.benchmarks.training_data import collect_material
+from synthaug.benchmarks.runner import Runner, Setting, count_processes, make_template
+from synthaug.benchmarks.splits import Splits, load_splits
+from synthaug.benchmarks.training_data import collect_data
 from synthaug.benchmarks.tuning import MIXTURES, TRIALS
 from synthaug.classifiers import CLASSIFIERS, resolve_device
 from synthaug.core import (
@@ -134,14 +134,16 @@ def recommend(
         drawn = [_draw_split(real, families, split, options) for split in _split_rows(folder, folds)]
         candidates = _keep_common(drawn)
         names = tuple(candidate.name for candidate in candidates)
-        contests = [_load_rows(real, own, candidates, data) for own in drawn]
-        template = make_template(contests[0], steps=steps, backend="torch", classifier=classifier, device=device)
-        processes = count_processes(device, num_processes, shown_bytes=contests[0].shown_bytes)
+        fold_splits = [_load_rows(real, own, candidates, data) for own in drawn]
+        template = make_template(fold_splits[0], steps=steps, backend="torch", classifier=classifier, device=device)
+        processes = count_processes(device, num_processes, shown_bytes=fold_splits[0].shown_bytes)
         setting = Setting(template, seeds, processes, names, test=False)
         if plain is None:
-            plain = [arm for arm in map(parse_arm, default_arms(contests[0].stratum_counts)) if arm.side == "classical"]
+            plain = [
+                arm for arm in map(parse_arm, default_arms(fold_splits[0].stratum_counts)) if arm.side == "classical"
+            ]
         folders = [split.folder for split in _split_rows(folder, folds)]
-        advice = _advise(contests, plain, candidates, setting, folders)
+        advice = _advise(fold_splits, plain, candidates, setting, folders)
         if folds and advice.recommended is not None:
             advice = _fit_anew(real, advice, candidates, folder, options)
         if dataset is not None:
@@ -258,40 +260,40 @@ def _digest_rows(real: Dataset, folds: int | None, data: Mapping[str, Any]) -> s
 
 def _load_rows(
     real: Dataset, drawn: Mapping[Candidate, Dataset], candidates: Sequence[Candidate], data: Mapping[str, Any]
-) -> Contest:
+) -> Splits:
     """Return the rows of every candidate with the real ones; no test row is asked for."""
     source = read_source(next(iter(drawn)).run)
     by_role = {candidate.role: rows for candidate, rows in drawn.items()}
     synthetic = {candidate.name: by_role[candidate.role] for candidate in candidates}
-    return load_contest(real, synthetic, None, source=source, **data)
+    return load_splits(real, synthetic, None, source=source, **data)
 
 
 def _advise(
-    contests: Sequence[Contest],
+    fold_splits: Sequence[Splits],
     plain: Sequence[Arm],
     candidates: Sequence[Candidate],
     setting: Setting,
     folders: Sequence[Path],
 ) -> Advice:
     """Run the trainings and draw the conclusion."""
-    contest = contests[0]
+    splits = fold_splits[0]
     mixed = [parse_arm(f"best+{candidate.name}", setting.sources) for candidate in candidates]
     trainings = len(TUNING_SEEDS) * (len(POLICIES) + TRIALS * len(plain) + (TRIALS - 1) * len(mixed))
-    trainings = len(contests) * (trainings + setting.seeds * (len(plain) + 2))
+    trainings = len(fold_splits) * (trainings + setting.seeds * (len(plain) + 2))
     bar: tqdm[Any] = tqdm(total=trainings, desc="tuning", unit="training", mininterval=0.5)
     each = [
-        Round(own, Campaign(collect_material(own, [*plain, *mixed]), setting, folder, bar=bar))
-        for own, folder in zip(contests, folders, strict=True)
+        Fold(own, Runner(collect_data(own, [*plain, *mixed]), setting, folder, bar=bar))
+        for own, folder in zip(fold_splits, folders, strict=True)
     ]
-    with bar, Rounds(each) as rounds:
-        opponents = {result.arm.name: result for result in rounds.run_plain(plain)}
+    with bar, PooledFolds(each) as pooled:
+        opponents = {result.arm.name: result for result in pooled.run_plain(plain)}
         base = choose_front(list(opponents.values())).arm
-        rivals = [arm.rest_on(base) for arm in plain if arm.exchanges]
-        rounds.tune(rivals, "rivals")
-        opponents |= {result.arm.name: result for result in rounds.run_seeds(rivals, "rivals")}
+        replacing = [arm.rest_on(base) for arm in plain if arm.exchanges]
+        pooled.tune(replacing, "replacing")
+        opponents |= {result.arm.name: result for result in pooled.run_seeds(replacing, "replacing")}
         opponent = choose_front(list(opponents.values())).arm
         resting = [arm.rest_on(base) for arm in mixed]
-        fronts = [choose_front(trials) for trials in rounds.tune(resting, "candidates")]
+        fronts = [choose_front(trials) for trials in pooled.tune(resting, "candidates")]
         best = choose_front(fronts)
         tried = [
             _describe_candidate(candidate, front, chosen=front is best)
@@ -300,9 +302,9 @@ def _advise(
         place = next(number for number, front in enumerate(fronts) if front is best)
         evidence, share = None, best.cell.share
         if share:
-            rounds.settle(best.arm, best.cell)
-            finals = rounds.run_seeds([best.arm, opponent], "confirming", first=setting.seeds)
-            evidence = weigh_evidence(finals[0], finals[1], rounds.labels, strata=rounds.strata)
+            pooled.settle(best.arm, best.cell)
+            finals = pooled.run_seeds([best.arm, opponent], "confirming", first=setting.seeds)
+            evidence = weigh_evidence(finals[0], finals[1], pooled.labels, strata=pooled.strata)
         bar.update(max(0, trainings - bar.n))
     chosen = candidates[place] if evidence is not None and evidence.convinces else None
     return Advice(
@@ -312,14 +314,14 @@ def _advise(
         finish=best.cell.finish if chosen else 0.0,
         arm=f"{base.name}+{SYNTHETIC}@{share:g}" if chosen else opponent.name,
         run="" if chosen is None else str(chosen.run.relative_to(folders[0])),
-        recipe=_write_recipe(chosen, share, contest, base),
+        recipe=_write_recipe(chosen, share, splits, base),
         base=opponent.name,
         candidates=tried,
         evidence={} if evidence is None else _describe_evidence(evidence),
         settings={
             "version": __version__, "steps": setting.template.steps, "seeds": setting.seeds,
             "classifier": setting.template.classifier, "mixtures": [list(pair) for pair in MIXTURES],
-            "validation_rows": len(rounds.labels), "training_rows": len(contest.train), "folds": len(contests),
+            "validation_rows": len(pooled.labels), "training_rows": len(splits.train), "folds": len(fold_splits),
         },
     )  # fmt: skip
 
@@ -349,9 +351,9 @@ def _describe_evidence(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _write_recipe(chosen: Candidate | None, share: float, contest: Contest, base: Arm) -> dict[str, Any]:
+def _write_recipe(chosen: Candidate | None, share: float, splits: Splits, base: Arm) -> dict[str, Any]:
     """Return a recipe whose `generate` section draws so many rows that they make up the share, mixed into `base`."""
-    counts = {name: rows for name, rows in _whole_counts(contest).items() if rows}
+    counts = {name: rows for name, rows in _whole_counts(splits).items() if rows}
     if chosen is None:
         return {"generate": {"balance": counts}}
     largest = max(counts.values())
@@ -362,12 +364,12 @@ def _write_recipe(chosen: Candidate | None, share: float, contest: Contest, base
     return {"generator": {"family": chosen.family}, "generate": section}
 
 
-def _whole_counts(contest: Contest) -> dict[str, int]:
-    if contest.groups is not None:
-        held_out = contest.groups.count("train") + contest.groups.count("validation")
-        return dict(zip(contest.groups.names, held_out.tolist(), strict=True))
-    held = contest.validation.class_counts
-    return {name: rows + held[name] for name, rows in contest.train.class_counts.items()}
+def _whole_counts(splits: Splits) -> dict[str, int]:
+    if splits.groups is not None:
+        held_out = splits.groups.count("train") + splits.groups.count("validation")
+        return dict(zip(splits.groups.names, held_out.tolist(), strict=True))
+    held = splits.validation.class_counts
+    return {name: rows + held[name] for name, rows in splits.train.class_counts.items()}
 
 
 def _write_sentence(best: Candidate, cell: Cell, evidence: Evidence | None, opponent: Arm, recommended: bool) -> str:

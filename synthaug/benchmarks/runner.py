@@ -15,15 +15,15 @@ import torch
 from tqdm import tqdm
 
 from synthaug.benchmarks.arms import Arm
-from synthaug.benchmarks.cache import Ledger
+from synthaug.benchmarks.cache import TrainingCache
 from synthaug.benchmarks.cell_pool import CellPool
 from synthaug.benchmarks.cells import Cell, CellData
 from synthaug.benchmarks.results import ArmResults, choose_front
-from synthaug.benchmarks.splits import Contest
+from synthaug.benchmarks.splits import Splits
 from synthaug.benchmarks.tuning import Tuner, count_trials
 from synthaug.core import stopped_at_once
 
-__all__ = ["Campaign", "Setting", "count_positions", "count_processes", "count_trainings", "make_template"]
+__all__ = ["Runner", "Setting", "count_positions", "count_processes", "count_trainings", "make_template"]
 
 _MOST_ON_GPU, _WORKER_BYTES = 16, 2 << 30
 """Workers that share a GPU at most, and what each holds there beside the rows: context, kernels, activations."""
@@ -31,7 +31,7 @@ _MOST_ON_GPU, _WORKER_BYTES = 16, 2 << 30
 
 @dataclass(frozen=True)
 class Setting:
-    """What a campaign trains with.
+    """What a runner trains with.
 
     Args:
         template: Cell with what all cells share.
@@ -48,7 +48,7 @@ class Setting:
     test: bool = True
 
 
-class Campaign:
+class Runner:
     """Tunes arms and runs their seeds; use it as a context.
 
     It can be entered again, and goes on from what was chosen and trained before.
@@ -75,7 +75,7 @@ class Campaign:
         self._results: dict[Cell, dict[str, Any]] = {}
         self.tuner = Tuner(setting.template, self._run, setting.sources, len(data.validation))
 
-    def __enter__(self) -> Campaign:
+    def __enter__(self) -> Runner:
         kept = f"the finished trainings are in {str(self._folder)!r}; run the same again to go on"
         nothing = "nothing is kept; give an output folder to be able to go on"
         with contextlib.ExitStack() as stack:
@@ -86,12 +86,12 @@ class Campaign:
             else:
                 self._bar = self._shared
             pool = stack.enter_context(CellPool(self._data, num_processes=self.setting.processes))
-            self.ledger = Ledger(pool, self._folder, self._bar, self._results)
+            self.cache = TrainingCache(pool, self._folder, self._bar, self._results)
             self._stack = stack.pop_all()
         return self
 
     def _run(self, cells: Sequence[Cell]) -> dict[Cell, dict[str, Any]]:
-        return self.ledger.run(cells)
+        return self.cache.run(cells)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -133,7 +133,7 @@ class Campaign:
             for arm in arms
         }
         settled = [cell.settle(sources) for seed in zip(*cells.values(), strict=True) for cell in seed]
-        results = self.ledger.run(list(dict.fromkeys(settled)))
+        results = self.cache.run(list(dict.fromkeys(settled)))
         added = {kind: len(rows) for kind, rows in self._data.others.items()}
         return [
             ArmResults(
@@ -151,9 +151,9 @@ def count_trainings(arms: Sequence[Arm], *, validation_rows: int, seeds: int) ->
     return count_trials(arms, validation_rows=validation_rows) + len(arms) * seeds
 
 
-def make_template(contest: Contest, *, steps: int | None, backend: str, classifier: str, device: str) -> Cell:
+def make_template(splits: Splits, *, steps: int | None, backend: str, classifier: str, device: str) -> Cell:
     """Return a cell with what all cells share."""
-    steps, batch_size = _count_steps(len(contest.train), len(contest.class_names), steps)
+    steps, batch_size = _count_steps(len(splits.train), len(splits.class_names), steps)
     return Cell("", 0, steps, batch_size, "", 0.0, backend=backend, classifier=classifier, device=device)
 
 

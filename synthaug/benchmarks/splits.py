@@ -29,14 +29,14 @@ from synthaug.data import (
     split_validation,
 )
 
-__all__ = ["Contest", "load_contest"]
+__all__ = ["Splits", "load_splits"]
 
 _NEAR = 0.1
 _LISTED = 5
 
 
 @dataclass(frozen=True)
-class Contest:
+class Splits:
     """Every row of a benchmark, decoded.
 
     Args:
@@ -112,7 +112,7 @@ def _digest(parts: tuple[LabeledImages, ...]) -> str:
     return digest.hexdigest()
 
 
-def load_contest(
+def load_splits(
     real: Dataset,
     synthetic: Mapping[str, Dataset],
     test: Dataset | None,
@@ -126,7 +126,7 @@ def load_contest(
     on_bad_image: str = "error",
     source: Mapping[str, Any] | None = None,
     drop_leaks: bool = False,
-) -> Contest:
+) -> Splits:
     """Decode all rows through one codec, hold out the validation rows and check for leaks.
 
     The validation rows are those the run held out, when `source` knows them; else `split_validation` chooses.
@@ -198,7 +198,7 @@ def load_contest(
             "favour the synthetic rows; the verdict on test rows does not."
         )
     notes += _describe_gaps(train, validation, union, judging)
-    return Contest(
+    return Splits(
         train, validation, made, further if len(further) else None, judging, leaks, near, tuple(notes), grouping
     )
 

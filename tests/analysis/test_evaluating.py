@@ -14,14 +14,14 @@ import synthaug
 import synthaug.analysis.evaluation.evaluating
 from synthaug.analysis import Evaluation, evaluate
 from synthaug.analysis.evaluation import measurements
-from synthaug.analysis.evaluation.cache import Shelf
+from synthaug.analysis.evaluation.cache import NetworkCache
 from synthaug.analysis.evaluation.cas import ScoreClassifier, fit_score_classifier
 from synthaug.analysis.evaluation.entries import describe_parts
 from synthaug.analysis.evaluation.measurements import compare_features, find_copies, score_accuracy
 from synthaug.analysis.evaluation.networks import RandomNetwork, count_referee_steps, embed_rows, fit_referee
 from synthaug.analysis.evaluation.remarks import write_remarks
 from synthaug.analysis.evaluation.samples import Draws, take_draws
-from synthaug.analysis.evaluation.splits import Lineup, RealRows, take_evenly
+from synthaug.analysis.evaluation.splits import ComparedRows, RealRows, take_evenly
 from synthaug.balance import per_class_plan
 from synthaug.classifiers import ResidualClassifier, default_filter, fit_judge, save_judge
 from synthaug.cli import program
@@ -33,7 +33,7 @@ from tests.benchmarks.test_benchmarking import dataset
 from tests.toys import ToyGenerator
 
 NAMES = [str(digit) for digit in range(10)]
-NOWHERE = {"shelf": Shelf(None, {}), "on_step": lambda _: None}
+NOWHERE = {"cache": NetworkCache(None, {}), "on_step": lambda _: None}
 
 
 @pytest.fixture(scope="module")
@@ -53,9 +53,9 @@ def referee(digits):
     return fit_referee(train.pixels, train.labels, 10, steps=60)
 
 
-def lineup(digits, pixels, labels):
+def compared_rows(digits, pixels, labels):
     train, validation, test, _ = digits
-    return Lineup(RealRows(train, validation, test, "clean", ()), Draws(pixels, labels, None))
+    return ComparedRows(RealRows(train, validation, test, "clean", ()), Draws(pixels, labels, None))
 
 
 def appraise(digits, referee, pixels, labels):
@@ -63,7 +63,7 @@ def appraise(digits, referee, pixels, labels):
     from synthaug.analysis.evaluation.cas import predict_classes
     from synthaug.analysis.evaluation.measurements import Accuracy
 
-    rows = lineup(digits, pixels, labels)
+    rows = compared_rows(digits, pixels, labels)
     hits = np.ones((2, len(digits[2])), bool)
     found = {"synthetic": predict_classes(referee, pixels), "test": predict_classes(referee, digits[2].pixels)}
     accuracy = Accuracy(hits, hits, np.full(10, 40), None)
@@ -170,7 +170,7 @@ def test_planted_copies_are_found_in_their_class(digits, referee):
 def test_copies_point_at_their_training_rows(digits):
     train = digits[0]
     rows = take_evenly(train.labels, np.full(10, 3))
-    found = find_copies(lineup(digits, train.pixels[rows], train.labels[rows]))
+    found = find_copies(compared_rows(digits, train.pixels[rows], train.labels[rows]))
     assert found.overall.copies.value == 1.0 and found.distances.max() == 0.0
     np.testing.assert_array_equal(train.pixels[found.nearest], train.pixels[rows])
 
@@ -209,7 +209,7 @@ def test_remarks_do_without_a_measure_of_too_few_rows(digits, referee):
 
 def test_the_score_tells_good_rows_from_shuffled_ones_and_takes_a_policy(digits):
     spare = digits[3]
-    rows = lineup(digits, spare.pixels, np.random.RandomState(0).permutation(spare.labels))
+    rows = compared_rows(digits, spare.pixels, np.random.RandomState(0).permutation(spare.labels))
     found = score_accuracy(rows, seeds=1, steps=30, augmentation="affine", device="cpu", **NOWHERE)
     assert found.policy == "affine" and found.real_rows.tolist() == [40] * 10
     assert found.real.mean() > 0.6 > found.synthetic.mean() + 0.3
@@ -230,7 +230,7 @@ def test_the_classical_policy_is_chosen_on_validation_rows(digits, monkeypatch):
     monkeypatch.setattr(synthaug.analysis.evaluation.measurements, "predict_classes", predict)
     spare = digits[3]
     found = score_accuracy(
-        lineup(digits, spare.pixels[:200], spare.labels[:200]),
+        compared_rows(digits, spare.pixels[:200], spare.labels[:200]),
         seeds=2,
         steps=3,
         augmentation="classical",
@@ -437,14 +437,14 @@ def test_other_arguments_and_fresh_begin_anew(tmp_path):
         return made[-1]
 
     def fetch(folder, **arguments):
-        return Shelf(folder, arguments).fetch("net", lambda: torch.nn.Linear(2, 1), train)
+        return NetworkCache(folder, arguments).fetch("net", lambda: torch.nn.Linear(2, 1), train)
 
     first = fetch(tmp_path, seed=0)
     assert torch.equal(fetch(tmp_path, seed=0).weight, first.weight) and len(made) == 1
     fetch(tmp_path, seed=1)
     fetch(None, seed=0)
     assert len(made) == 3
-    Shelf(tmp_path, {"seed": 0}).clear()
+    NetworkCache(tmp_path, {"seed": 0}).clear()
     fetch(tmp_path, seed=0)
     assert len(made) == 4
 

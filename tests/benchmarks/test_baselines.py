@@ -9,7 +9,7 @@ from imblearn.over_sampling import SMOTE
 from scipy import stats
 
 import synthaug
-from synthaug.benchmarks.baselines import RIVALS, draw_latent_smote, draw_rival
+from synthaug.benchmarks.baselines import BASELINES, draw_baseline, draw_latent_smote
 from synthaug.core import InputError
 
 
@@ -22,37 +22,37 @@ def rows_of(counts, size=8, channels=1, seed=0):
     return pixels.round().clip(0, 255).astype(np.uint8), labels
 
 
-@pytest.mark.parametrize("kind", RIVALS)
+@pytest.mark.parametrize("kind", BASELINES)
 def test_as_many_as_asked_class_by_class_and_the_same_again(kind):
     pixels, labels = rows_of([6, 0, 1, 9], channels=3)
-    made, classes = draw_rival(kind, pixels, labels, np.array([4, 3, 5, 0]), seed=0)
+    made, classes = draw_baseline(kind, pixels, labels, np.array([4, 3, 5, 0]), seed=0)
     assert made.shape == (9, 8, 8, 3) and made.dtype == np.uint8
     assert classes.tolist() == [0] * 4 + [2] * 5 and classes.dtype == np.int64  # class 1 has no row to start from
-    again = draw_rival(kind, pixels, labels, np.array([4, 3, 5, 0]), seed=0)
+    again = draw_baseline(kind, pixels, labels, np.array([4, 3, 5, 0]), seed=0)
     assert (made == again[0]).all() and (classes == again[1]).all()
-    other = draw_rival(kind, pixels, labels, np.array([4, 3, 5, 0]), seed=1)
+    other = draw_baseline(kind, pixels, labels, np.array([4, 3, 5, 0]), seed=1)
     assert (made[:4] != other[0][:4]).any()
-    alone = draw_rival(kind, pixels, labels, np.array([0, 0, 5, 0]), seed=0)  # a class does not depend on the others
+    alone = draw_baseline(kind, pixels, labels, np.array([0, 0, 5, 0]), seed=0)  # a class does not depend on the others
     assert (alone[0] == made[4:]).all()
 
 
-@pytest.mark.parametrize("kind", RIVALS)
+@pytest.mark.parametrize("kind", BASELINES)
 def test_a_class_with_one_row_gives_that_row(kind):
     pixels, labels = rows_of([1, 4])
-    made, _ = draw_rival(kind, pixels, labels, np.array([3, 0]), seed=0)
+    made, _ = draw_baseline(kind, pixels, labels, np.array([3, 0]), seed=0)
     assert (made == pixels[0]).all()
 
 
-@pytest.mark.parametrize("kind", RIVALS)
+@pytest.mark.parametrize("kind", BASELINES)
 def test_nothing_asked_gives_nothing(kind):
     pixels, labels = rows_of([2, 2], channels=3)
-    made, classes = draw_rival(kind, pixels, labels, np.array([0, 0]), seed=0)
+    made, classes = draw_baseline(kind, pixels, labels, np.array([0, 0]), seed=0)
     assert made.shape == (0, 8, 8, 3) and classes.shape == (0,)
 
 
 def test_duplicates_are_rows_of_their_class_each_as_often():
     pixels, labels = rows_of([5, 7])
-    made, classes = draw_rival("duplicated", pixels, labels, np.array([10, 14]), seed=3)
+    made, classes = draw_baseline("duplicated", pixels, labels, np.array([10, 14]), seed=3)
     for row, label in zip(made, classes, strict=True):
         assert (pixels[labels == label] == row).all(axis=(1, 2, 3)).any()
     for label, count in ((0, 5), (1, 7)):
@@ -61,7 +61,7 @@ def test_duplicates_are_rows_of_their_class_each_as_often():
 
 def test_smote_rows_lie_between_a_member_and_a_near_one():
     pixels, labels = rows_of([12, 4], size=8)
-    made, classes = draw_rival("smote", pixels, labels, np.array([30, 10]), seed=0)
+    made, classes = draw_baseline("smote", pixels, labels, np.array([30, 10]), seed=0)
     for row, label in zip(made, classes, strict=True):
         members = pixels[labels == label].reshape((labels == label).sum(), -1).astype(float)
         apart = np.linalg.norm(members[:, None] - members[None], axis=2)
@@ -82,7 +82,7 @@ def test_smote_is_that_of_imbalanced_learn_in_distribution():
     pixels = np.full((414, 1, 2, 1), 10, dtype=np.uint8)
     pixels[:14, 0, :, 0] = few.round().clip(0, 255)
     labels = np.r_[np.zeros(14, int), np.ones(400, int)]
-    mine, _ = draw_rival("smote", pixels, labels, np.array([4_000, 0]), seed=0)
+    mine, _ = draw_baseline("smote", pixels, labels, np.array([4_000, 0]), seed=0)
     flat = np.r_[pixels[:14].reshape(14, -1), rng.integers(0, 255, (4_014, 2))].astype(float)
     target = np.r_[np.zeros(14, int), np.ones(4_014, int)]
     theirs, found = SMOTE(random_state=0, k_neighbors=5).fit_resample(flat, target)
@@ -95,7 +95,7 @@ def test_smote_is_that_of_imbalanced_learn_in_distribution():
 
 def test_gaussian_has_the_mean_and_covariance_of_its_class():
     pixels, labels = rows_of([40, 30])
-    made, classes = draw_rival("gaussian", pixels, labels, np.array([6_000, 6_000]), seed=0)
+    made, classes = draw_baseline("gaussian", pixels, labels, np.array([6_000, 6_000]), seed=0)
     for label in (0, 1):
         real = pixels[labels == label].reshape(-1, 64).astype(float)
         drawn = made[classes == label].reshape(-1, 64).astype(float)
@@ -107,7 +107,7 @@ def test_gaussian_has_the_mean_and_covariance_of_its_class():
 def test_gaussian_stays_in_range():
     pixels = np.zeros((4, 8, 8, 1), np.uint8)
     pixels[:2] = 255
-    made, _ = draw_rival("gaussian", pixels, np.zeros(4, int), np.array([50]), seed=0)
+    made, _ = draw_baseline("gaussian", pixels, np.zeros(4, int), np.array([50]), seed=0)
     assert made.min() == 0 and made.max() == 255
 
 

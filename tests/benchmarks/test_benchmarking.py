@@ -20,8 +20,8 @@ from synthaug.benchmarks import Report, benchmark
 from synthaug.benchmarks.arms import default_arms, parse_arm
 from synthaug.benchmarks.cells import Cell, CellData, Rows, run_cell
 from synthaug.benchmarks.order import schedule_rows
-from synthaug.benchmarks.splits import load_contest
-from synthaug.benchmarks.training_data import collect_material
+from synthaug.benchmarks.splits import load_splits
+from synthaug.benchmarks.training_data import collect_data
 from synthaug.core import POLICIES, InputError, StoppedError
 from synthaug.data import PROVENANCE, find_near_duplicates, load_images, nearest_rows
 
@@ -270,12 +270,12 @@ def test_leaks_are_refused_or_dropped_but_never_what_the_run_has_seen(rows):
     with pytest.raises(
         InputError, match=r"7 are among the real rows \(test rows 0, 1, 2, 3, 4 and 2 more\).*drop_leaks=True"
     ):
-        load_contest(leaky, {"synthetic": extra}, test)
-    contest = load_contest(leaky, {"synthetic": extra}, test, drop_leaks=True)
-    assert contest.leaks.dropped == {"real": 7, "synthetic": 0}
-    assert len(contest.train) + len(contest.validation) == len(real) and len(contest.test) == len(test)
+        load_splits(leaky, {"synthetic": extra}, test)
+    splits = load_splits(leaky, {"synthetic": extra}, test, drop_leaks=True)
+    assert splits.leaks.dropped == {"real": 7, "synthetic": 0}
+    assert len(splits.train) + len(splits.validation) == len(real) and len(splits.test) == len(test)
     with pytest.raises(InputError, match="among the synthetic rows"):
-        load_contest(real, {"synthetic": leaky}, test.select(range(10)), drop_leaks=False)
+        load_splits(real, {"synthetic": leaky}, test.select(range(10)), drop_leaks=False)
 
     hashes = load_images(test).hashes
     for part in ("train", "validation"):
@@ -283,18 +283,18 @@ def test_leaks_are_refused_or_dropped_but_never_what_the_run_has_seen(rows):
         with pytest.raises(
             InputError, match=rf"1 of 300 test rows are among the {part} rows of the run \(test rows 4\)"
         ):
-            load_contest(leaky, {"synthetic": extra}, test, drop_leaks=True, source=source)
+            load_splits(leaky, {"synthetic": extra}, test, drop_leaks=True, source=source)
 
 
 def test_the_rows_that_the_run_held_out_choose(rows):
     real, extra, test = (dataset(*rows[name]) for name in ("real", "extra", "test"))
     hashes = load_images(real).hashes
     source = {"hashes": {"train": hashes[3:].tolist(), "validation": hashes[:3].tolist()}}
-    contest = load_contest(real, {"synthetic": extra}, test, source=source)
-    assert sorted(contest.validation.hashes) == sorted(hashes[:3])
-    assert not set(contest.validation.hashes) & set(contest.train.hashes)
-    assert contest.leaks.run == "clean"
-    seen = load_contest(
+    splits = load_splits(real, {"synthetic": extra}, test, source=source)
+    assert sorted(splits.validation.hashes) == sorted(hashes[:3])
+    assert not set(splits.validation.hashes) & set(splits.train.hashes)
+    assert splits.leaks.run == "clean"
+    seen = load_splits(
         real, {"synthetic": extra}, test, source={"hashes": {"train": hashes.tolist(), "validation": []}}
     )
     assert any("favours the synthetic arm" in note for note in seen.notes)
@@ -305,21 +305,21 @@ def test_only_rows_marked_as_synthetic_are_taken(rows):
     marks = [i % 3 == 0 for i in range(len(labels))]
     marked = dataset(pixels, labels, synthetic=marks)
     marked = marked.add_column("provenance", [None] * len(labels), feature=PROVENANCE)
-    contest = load_contest(dataset(*rows["real"]), {"synthetic": marked}, dataset(*rows["test"]))
-    assert len(contest.synthetic) == sum(marks)
+    splits = load_splits(dataset(*rows["real"]), {"synthetic": marked}, dataset(*rows["test"]))
+    assert len(splits.synthetic) == sum(marks)
     with pytest.raises(InputError, match="marked as synthetic"):
-        load_contest(dataset(*rows["real"]), {"synthetic": marked.select([1, 2])}, dataset(*rows["test"]))
+        load_splits(dataset(*rows["real"]), {"synthetic": marked.select([1, 2])}, dataset(*rows["test"]))
 
 
 def test_near_duplicates_are_noted(rows):
     pixels, labels = rows["real"]
     changed = pixels.copy()
     changed[0, 0, 0] ^= 3
-    contest = load_contest(
+    splits = load_splits(
         dataset(changed, labels), {"synthetic": dataset(*rows["extra"])}, dataset(pixels[:1], labels[:1])
     )
-    assert contest.near_duplicates[0][:3] == ("real", 0, 0)
-    copies = load_contest(dataset(pixels, labels), {"synthetic": dataset(pixels, labels)}, dataset(*rows["test"]))
+    assert splits.near_duplicates[0][:3] == ("real", 0, 0)
+    copies = load_splits(dataset(pixels, labels), {"synthetic": dataset(pixels, labels)}, dataset(*rows["test"]))
     assert any("validation rows look nearly like a synthetic row" in note for note in copies.notes)
 
 
@@ -373,7 +373,7 @@ def test_all_sources_together_have_a_name_that_no_single_one_may_take(rows):
 
 def test_every_kind_of_rows_is_collected_with_the_counts_of_the_synthetic_rows(rows):
     pixels, labels = rows["extra"]
-    contest = load_contest(
+    splits = load_splits(
         dataset(*rows["real"]),
         {"odd": dataset(pixels[::2], labels[::2]), "even": dataset(pixels[1::2], labels[1::2])},
         dataset(*rows["test"]),
@@ -381,7 +381,7 @@ def test_every_kind_of_rows_is_collected_with_the_counts_of_the_synthetic_rows(r
     )
     kinds = ("synthetic", "odd", "smote", "duplicated", "gaussian", "shuffled", "oracle", "oracle/4")
     arms = [parse_arm(f"best+{kind}", ("odd", "even")) for kind in kinds]
-    data = collect_material(contest, [*arms, parse_arm("real")])
+    data = collect_data(splits, [*arms, parse_arm("real")])
     assert set(data.others) == set(kinds)
     counts = {kind: np.bincount(rows.labels, minlength=5) for kind, rows in data.others.items()}
     for kind in ("smote", "duplicated", "gaussian", "shuffled", "oracle"):
@@ -395,20 +395,20 @@ def test_every_kind_of_rows_is_collected_with_the_counts_of_the_synthetic_rows(r
 def test_an_oracle_is_never_a_row_that_trains_or_judges(rows):
     real, test = rows["real"], rows["test"]
     further = [np.concatenate([rows["extra"][i], real[i], test[i][:30]]) for i in (0, 1)]
-    contest = load_contest(
+    splits = load_splits(
         dataset(*real), {"synthetic": dataset(*rows["extra"])}, dataset(*test), oracle=dataset(*further)
     )
-    known = {*contest.train.hashes, *contest.validation.hashes, *contest.test.hashes}
-    assert not known & set(contest.oracle.hashes) and len(contest.oracle) == len(rows["extra"][1])
-    limited = load_contest(dataset(*real), {"synthetic": dataset(*rows["extra"])}, dataset(*test), limit_per_class=4)
+    known = {*splits.train.hashes, *splits.validation.hashes, *splits.test.hashes}
+    assert not known & set(splits.oracle.hashes) and len(splits.oracle) == len(rows["extra"][1])
+    limited = load_splits(dataset(*real), {"synthetic": dataset(*rows["extra"])}, dataset(*test), limit_per_class=4)
     assert len(limited.oracle) + len(limited.train) + len(limited.validation) == len(real[1])
 
 
 @pytest.mark.parametrize(("kind", "message"), [("oracle", "oracle="), ("latent-smote", "needs a generator")])
 def test_rows_that_are_not_at_hand(rows, kind, message):
-    contest = load_contest(*(dataset(*rows["real"]), {"synthetic": dataset(*rows["extra"])}, dataset(*rows["test"])))
+    splits = load_splits(*(dataset(*rows["real"]), {"synthetic": dataset(*rows["extra"])}, dataset(*rows["test"])))
     with pytest.raises(InputError, match=message):
-        collect_material(contest, [parse_arm(f"best+{kind}")])
+        collect_data(splits, [parse_arm(f"best+{kind}")])
 
 
 def test_cell_data_comes_back_from_its_folder(tiny_cells, tmp_path):

@@ -12,8 +12,8 @@ from synthaug.benchmarks.cells import CellData, Rows
 from synthaug.benchmarks.comparisons import compare_joint
 from synthaug.benchmarks.grouping import Grouping
 from synthaug.benchmarks.order import schedule_rows
-from synthaug.benchmarks.splits import load_contest
-from synthaug.benchmarks.training_data import collect_material
+from synthaug.benchmarks.splits import load_splits
+from synthaug.benchmarks.training_data import collect_data
 from synthaug.core import InputError
 from tests.data.test_groups import make_rows
 
@@ -23,30 +23,30 @@ GROUP_BY = ["label", "colour"]
 
 
 @pytest.fixture(scope="module")
-def contest():
+def splits():
     made = make_rows({("zero", "blue"): 18, ("two", "red"): 10}, offset=500)
-    return load_contest(make_rows(BIASED), {"cvae": made}, make_rows(EVEN, offset=1000), group_by=GROUP_BY)
+    return load_splits(make_rows(BIASED), {"cvae": made}, make_rows(EVEN, offset=1000), group_by=GROUP_BY)
 
 
-def test_classes_are_labels_and_groups_stand_beside_them(contest):
-    grouping = contest.groups
-    assert contest.class_names == ("zero", "one", "two")
+def test_classes_are_labels_and_groups_stand_beside_them(splits):
+    grouping = splits.groups
+    assert splits.class_names == ("zero", "one", "two")
     assert grouping.names[:5] == ("zero · blue", "zero · red", "one · blue", "two · blue", "two · red")
     assert grouping.names[5] == "one · red"  # the test rows alone have it
-    assert [contest.class_names[c] for c in grouping.classes] == [name.split(" · ")[0] for name in grouping.names]
-    for kind, rows in {"train": contest.train, "test": contest.test, "validation": contest.validation}.items():
+    assert [splits.class_names[c] for c in grouping.classes] == [name.split(" · ")[0] for name in grouping.names]
+    for kind, rows in {"train": splits.train, "test": splits.test, "validation": splits.validation}.items():
         assert (grouping.classes[grouping.index[kind]] == rows.labels).all()
     assert (grouping.count("train") + grouping.count("validation")).tolist() == [6, 24, 24, 20, 10, 0]
     assert grouping.count_synthetic().tolist() == [18, 0, 0, 0, 10, 0]
     assert grouping.count("test").tolist() == [4] * 6
 
 
-def test_validation_rows_are_held_out_of_every_group(contest):
-    assert (contest.groups.count("validation")[:5] > 0).all()
+def test_validation_rows_are_held_out_of_every_group(splits):
+    assert (splits.groups.count("validation")[:5] > 0).all()
 
 
-def test_oversampling_balances_the_groups_and_rows_are_exchanged_within_theirs(contest):
-    train, made = contest.strata("train"), contest.strata("synthetic")
+def test_oversampling_balances_the_groups_and_rows_are_exchanged_within_theirs(splits):
+    train, made = splits.strata("train"), splits.strata("synthetic")
     plain = schedule_rows(parse_arm("oversampled"), train, train[:0], length=500, seed=0, share=0.0)
     assert np.bincount(train[plain]).tolist() == [100] * 5
     mixed = schedule_rows(parse_arm("oversampled+synthetic"), train, made, length=500, seed=0, share=0.5)
@@ -54,16 +54,16 @@ def test_oversampling_balances_the_groups_and_rows_are_exchanged_within_theirs(c
     assert (mixed >= len(train)).any()
 
 
-def test_rows_of_every_kind_know_class_and_group(contest):
+def test_rows_of_every_kind_know_class_and_group(splits):
     arms = [parse_arm(name) for name in ("real", "real+smote", "real+duplicated", "real+shuffled", "real+synthetic")]
-    data = collect_material(contest, arms)
+    data = collect_data(splits, arms)
     for rows in data.others.values():
-        assert (contest.groups.classes[rows.groups] == rows.labels).all()
+        assert (splits.groups.classes[rows.groups] == rows.labels).all()
     assert np.bincount(data.others["smote"].groups, minlength=6).tolist() == [18, 0, 0, 0, 10, 0]
 
 
-def test_groups_travel_to_the_workers(contest, tmp_path):
-    data = collect_material(contest, [parse_arm("real+synthetic")])
+def test_groups_travel_to_the_workers(splits, tmp_path):
+    data = collect_data(splits, [parse_arm("real+synthetic")])
     data.save(tmp_path)
     loaded = CellData.load(tmp_path)
     assert loaded.real.groups.tolist() == data.real.groups.tolist()
@@ -100,7 +100,7 @@ def test_the_worst_group_is_each_trainings_own_and_the_interval_is_students():
 
 def test_a_missing_column_is_refused():
     with pytest.raises(InputError, match="group_by names 'colour', but there is no such column"):
-        load_contest(make_rows(BIASED), {"cvae": make_rows().remove_columns("colour")}, None, group_by=GROUP_BY)
+        load_splits(make_rows(BIASED), {"cvae": make_rows().remove_columns("colour")}, None, group_by=GROUP_BY)
 
 
 def test_a_benchmark_reports_the_groups(tmp_path):
@@ -127,4 +127,4 @@ def test_rows_of_a_run_that_knows_no_groups_are_refused_in_one_line():
     made = make_rows({("zero", "blue"): 4})
     made = made.remove_columns("colour").add_column("colour", [None] * 4, feature=Value("string"))
     with pytest.raises(InputError, match=r"rows of 'cvae' have no value in 'colour'.*same group_by \(label,colour\)"):
-        load_contest(make_rows(BIASED), {"cvae": made}, None, group_by=GROUP_BY)
+        load_splits(make_rows(BIASED), {"cvae": made}, None, group_by=GROUP_BY)

@@ -12,7 +12,7 @@ from synthaug.benchmarks import Advice, recommend, recommendation, tuning
 from synthaug.benchmarks.advice import weigh_evidence
 from synthaug.benchmarks.arms import parse_arm
 from synthaug.benchmarks.cells import Cell
-from synthaug.benchmarks.folds import Rounds
+from synthaug.benchmarks.folds import PooledFolds
 from synthaug.benchmarks.results import ArmResults
 from synthaug.cli import main
 from synthaug.core import MARK, InputError
@@ -138,9 +138,9 @@ def test_folds_let_every_row_judge(rows, quick, tmp_path, monkeypatch):
 def test_rounds_pool_rows_not_means():
     """A group with one row in the first round and three in the second counts its four rows alike."""
     first, second = (
-        SimpleNamespace(contest=SimpleNamespace(
+        SimpleNamespace(splits=SimpleNamespace(
             validation=SimpleNamespace(labels=np.array(labels)), strata=lambda kind: None
-        ), strata=np.array(labels), campaign=None)
+        ), strata=np.array(labels), runner=None)
         for labels in ([0, 0, 1], [0, 1, 1, 1])
     )  # fmt: skip
     arm = parse_arm("real")
@@ -149,7 +149,7 @@ def test_rounds_pool_rows_not_means():
         {"predictions": [0, 1, 1, 1], "losses": [0.0, 0.0, 0.0, 0.0]},
     ]
     results = [ArmResults(arm, Cell("real", 0, 1, 8, "affine", 6e-3), [{"validation": part}]) for part in parts]
-    pooled = Rounds([first, second])._pool(results)
+    pooled = PooledFolds([first, second])._pool(results)
     assert pooled.mean("validation", "balanced_accuracy") == (1 + 3 / 4) / 2
     assert pooled.mean("validation", "scaled_nll") == (0 + 4 / 4) / 2
     assert pooled.seeds[0]["validation"]["predictions"].tolist() == [0, 0, 0, 0, 1, 1, 1]
@@ -192,13 +192,13 @@ def test_the_rows_are_known_by_their_pixels(rows):
 
 def test_joint_groups_are_weighed_and_counted(monkeypatch, tmp_path):
     from synthaug import journey
-    from synthaug.benchmarks.splits import load_contest
+    from synthaug.benchmarks.splits import load_splits
     from tests.benchmarks.test_grouping import BIASED, EVEN, GROUP_BY, make_rows
 
-    contest = load_contest(make_rows(BIASED), {"cvae": make_rows(EVEN, offset=500)}, None, group_by=GROUP_BY)
-    counts = recommendation._whole_counts(contest)
+    splits = load_splits(make_rows(BIASED), {"cvae": make_rows(EVEN, offset=500)}, None, group_by=GROUP_BY)
+    counts = recommendation._whole_counts(splits)
     assert (counts["zero · blue"], counts["zero · red"], counts["one · blue"]) == (6, 24, 24)
-    recipe = recommendation._write_recipe(None, 0.0, contest, parse_arm("oversampled"))
+    recipe = recommendation._write_recipe(None, 0.0, splits, parse_arm("oversampled"))
     assert "one · red" not in recipe["generate"]["balance"]
 
     hits = np.ones((5, 60), dtype=bool)

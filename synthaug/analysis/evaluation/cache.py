@@ -13,14 +13,14 @@ from torch import nn
 
 from synthaug.core import is_listed, remove, write_file
 
-__all__ = ["Shelf"]
+__all__ = ["NetworkCache"]
 
 _FOLDER = "trained"
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Shelf:
+class NetworkCache:
     """Trained networks by name, as files in a folder.
 
     Args:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from synthaug.analysis.evaluation.fidelity import Measure, expect_coverage, measure_share
 from synthaug.analysis.evaluation.measurements import SPACES, Accuracy, Comparison, Copying, Nearness
-from synthaug.analysis.evaluation.splits import Lineup
+from synthaug.analysis.evaluation.splits import ComparedRows
 from synthaug.core import Estimate, balanced_accuracy, estimate_mean
 
 __all__ = ["describe_parts"]
@@ -19,7 +19,7 @@ Comparisons = Mapping[str, Mapping[str, tuple[Comparison, list[Comparison]]]]
 
 
 def describe_parts(
-    lineup: Lineup,
+    compared_rows: ComparedRows,
     accuracy: Accuracy,
     predictions: Mapping[str, NDArray[np.int64]],
     comparisons: Comparisons,
@@ -28,13 +28,13 @@ def describe_parts(
     """Return the fields of an `Evaluation` that hold numbers.
 
     Args:
-        lineup: The rows.
+        compared_rows: The rows.
         accuracy: Accuracy scores.
         predictions: What the referee takes the "synthetic" and the "test" rows for.
         comparisons: See `appraisal.compare_features`.
         copying: The copy test.
     """
-    made, test, classes = lineup.synthetic, lineup.real.test, len(lineup.real.class_names)
+    made, test, classes = compared_rows.synthetic, compared_rows.real.test, len(compared_rows.real.class_names)
     acceptance = made.acceptance
     drawn = sum(tally.drawn for tally in acceptance or ())
     return {
@@ -46,27 +46,28 @@ def describe_parts(
         **_describe_comparisons({space: {k: v[0] for k, v in comparisons[space].items()} for space in SPACES}),
         "acceptance": sum(tally.accepted for tally in acceptance) / drawn if acceptance else None,
         "per_class": [
-            _describe_class(label, lineup, accuracy, predictions, comparisons, copying) for label in range(classes)
+            _describe_class(label, compared_rows, accuracy, predictions, comparisons, copying)
+            for label in range(classes)
         ],
     }
 
 
 def _describe_class(
     label: int,
-    lineup: Lineup,
+    compared_rows: ComparedRows,
     accuracy: Accuracy,
     predictions: Mapping[str, NDArray[np.int64]],
     comparisons: Comparisons,
     copying: Copying,
 ) -> dict[str, Any]:
-    made, test = lineup.synthetic, lineup.real.test
+    made, test = compared_rows.synthetic, compared_rows.real.test
     members, tested = made.labels == label, test.labels == label
-    name = lineup.real.class_names[label]
+    name = compared_rows.real.class_names[label]
     own = measure_share(predictions["test"][tested] != label)
     tally = made.acceptance[label] if made.acceptance else None
     return {
         "name": name,
-        "train": lineup.real.train.class_counts[name],
+        "train": compared_rows.real.train.class_counts[name],
         "test": int(tested.sum()),
         "synthetic": int(members.sum()),
         **_describe_accuracy(accuracy, test.labels, tested),

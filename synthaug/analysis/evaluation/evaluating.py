@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from tqdm import tqdm
 
-from synthaug.analysis.evaluation.cache import Shelf
+from synthaug.analysis.evaluation.cache import NetworkCache
 from synthaug.analysis.evaluation.cas import STEPS, predict_classes
 from synthaug.analysis.evaluation.entries import describe_parts
 from synthaug.analysis.evaluation.measurements import Accuracy, Copying, compare_features, find_copies, score_accuracy
@@ -21,7 +21,7 @@ from synthaug.analysis.evaluation.networks import count_referee_steps, fit_refer
 from synthaug.analysis.evaluation.remarks import write_remarks
 from synthaug.analysis.evaluation.report import Evaluation
 from synthaug.analysis.evaluation.samples import take_draws
-from synthaug.analysis.evaluation.splits import Lineup, load_real_rows
+from synthaug.analysis.evaluation.splits import ComparedRows, load_real_rows
 from synthaug.classifiers import Filter, ResidualClassifier, resolve_device
 from synthaug.core import POLICIES, InputError, OutputFolder, __version__, stopped_at_once, suggest
 from synthaug.data import digest_rows
@@ -97,9 +97,9 @@ def evaluate(
         "temperature": temperature, "filter": name, "augmentation": augmentation, "device": device,
         "on_bad_image": on_bad_image, **({"drop_leaks": True} if drop_leaks else {}),
     }  # fmt: skip
-    shelf = Shelf(None if output is None or run is None else Path(output), arguments)
+    cache = NetworkCache(None if output is None or run is None else Path(output), arguments)
     nothing = "nothing is kept; with a run folder and an output it could go on"
-    kept = "run the same again: what was trained is kept" if shelf.keeps else nothing
+    kept = "run the same again: what was trained is kept" if cache.keeps else nothing
     with contextlib.ExitStack() as stack:
         if output is not None:
             made = stack.enter_context(OutputFolder(output, "evaluate", arguments, fresh=fresh))
@@ -113,29 +113,31 @@ def evaluate(
                 generator, per_class, seed=seed, temperature=temperature, check=check,
                 judge=_default_filter(generator), num_processes=num_processes, on_rows=advance,
             )  # fmt: skip
-        lineup, command = Lineup(rows, draws), command or _describe_call(arguments)
-        evaluation = _measure(lineup, arguments, command, shelf, started)
+        compared_rows, command = ComparedRows(rows, draws), command or _describe_call(arguments)
+        evaluation = _measure(compared_rows, arguments, command, cache, started)
         if output is not None:
             evaluation.save(output)
             made.finish()
-        shelf.clear()
+        cache.clear()
     return evaluation
 
 
-def _measure(lineup: Lineup, arguments: Mapping[str, Any], command: str, shelf: Shelf, started: float) -> Evaluation:
+def _measure(
+    compared_rows: ComparedRows, arguments: Mapping[str, Any], command: str, cache: NetworkCache, started: float
+) -> Evaluation:
     """Measure every part and put them together."""
     seeds, device = arguments["seeds"], arguments["device"]
-    train, test, made = lineup.real.train, lineup.real.test, lineup.synthetic
-    choosing = len(POLICIES) if arguments["augmentation"] == "classical" and len(lineup.real.validation) else 0
+    train, test, made = compared_rows.real.train, compared_rows.real.test, compared_rows.synthetic
+    choosing = len(POLICIES) if arguments["augmentation"] == "classical" and len(compared_rows.real.validation) else 0
     with _part("accuracy score", STEPS * (2 * seeds + choosing)) as advance:
         accuracy = score_accuracy(
-            lineup, seeds=seeds, steps=STEPS, augmentation=arguments["augmentation"], device=device,
-            shelf=shelf, on_step=advance,
+            compared_rows, seeds=seeds, steps=STEPS, augmentation=arguments["augmentation"], device=device,
+            cache=cache, on_step=advance,
         )  # fmt: skip
     steps = count_referee_steps(len(train), train.codec.channels)
     with _part("referee", steps) as advance:
         classes, (side, channels) = len(train.class_names), train.pixels.shape[2:]
-        referee = shelf.fetch(
+        referee = cache.fetch(
             "referee",
             lambda: ResidualClassifier(classes, side, channels).to(device),
             lambda: fit_referee(
@@ -144,14 +146,14 @@ def _measure(lineup: Lineup, arguments: Mapping[str, Any], command: str, shelf: 
         )
         found = {name: predict_classes(referee, rows.pixels) for name, rows in (("synthetic", made), ("test", test))}
     with _part("features", 6) as advance:
-        comparisons = compare_features(lineup, referee, on_step=advance)
+        comparisons = compare_features(compared_rows, referee, on_step=advance)
     with _part("nearest rows", len(train)) as advance:
-        copying = find_copies(lineup, on_part=advance)
-    facts = describe_parts(lineup, accuracy, found, comparisons, copying)
-    pictures, captions = _draw(lineup, copying)
-    facts["notes"] = list(lineup.real.notes)
+        copying = find_copies(compared_rows, on_part=advance)
+    facts = describe_parts(compared_rows, accuracy, found, comparisons, copying)
+    pictures, captions = _draw(compared_rows, copying)
+    facts["notes"] = list(compared_rows.real.notes)
     facts["settings"] = {
-        **_describe_settings(lineup, arguments, accuracy, facts), "referee_steps": steps, "captions": captions,
+        **_describe_settings(compared_rows, arguments, accuracy, facts), "referee_steps": steps, "captions": captions,
         "seconds": time.perf_counter() - started,
     }  # fmt: skip
     facts["remarks"] = write_remarks(facts)
@@ -159,9 +161,9 @@ def _measure(lineup: Lineup, arguments: Mapping[str, Any], command: str, shelf: 
 
 
 def _describe_settings(
-    lineup: Lineup, arguments: Mapping[str, Any], accuracy: Accuracy, facts: Mapping[str, Any]
+    compared_rows: ComparedRows, arguments: Mapping[str, Any], accuracy: Accuracy, facts: Mapping[str, Any]
 ) -> dict[str, Any]:
-    real = lineup.real
+    real = compared_rows.real
     return {
         **{key: value for key, value in arguments.items() if key not in ("test", "real")},
         "augmentation": accuracy.policy,
@@ -172,14 +174,14 @@ def _describe_settings(
         "expected_coverage": (facts["coverage"].get("classifier") or {}).get("expected"),
         "rows": {
             "train": len(real.train), "validation": len(real.validation), "test": len(real.test),
-            "synthetic": len(lineup.synthetic), "cas_real": int(accuracy.real_rows.sum()),
+            "synthetic": len(compared_rows.synthetic), "cas_real": int(accuracy.real_rows.sum()),
         },
     }  # fmt: skip
 
 
-def _draw(lineup: Lineup, copying: Copying) -> tuple[dict[str, bytes], dict[str, str]]:
+def _draw(compared_rows: ComparedRows, copying: Copying) -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the pictures and their captions."""
-    train, made, names = lineup.real.train, lineup.synthetic, lineup.real.class_names
+    train, made, names = compared_rows.real.train, compared_rows.synthetic, compared_rows.real.class_names
     pictures, captions = draw_pictures(train, made, names)
     pictures["closest"], captions["closest"] = draw_closest(
         train, made, names, nearest=copying.nearest, distances=copying.distances

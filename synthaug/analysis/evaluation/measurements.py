@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from synthaug.analysis.evaluation.cache import Shelf
+from synthaug.analysis.evaluation.cache import NetworkCache
 from synthaug.analysis.evaluation.cas import ScoreClassifier, fit_score_classifier, predict_classes
 from synthaug.analysis.evaluation.fidelity import (
     NEIGHBOURS,
@@ -23,7 +23,7 @@ from synthaug.analysis.evaluation.fidelity import (
 )
 from synthaug.analysis.evaluation.networks import RandomNetwork, embed_rows
 from synthaug.analysis.evaluation.samples import Draws
-from synthaug.analysis.evaluation.splits import Lineup, take_evenly
+from synthaug.analysis.evaluation.splits import ComparedRows, take_evenly
 from synthaug.classifiers import ResidualClassifier
 from synthaug.core import POLICIES, TUNING_SEEDS, balanced_accuracy
 from synthaug.data import LabeledImages, measure_nearest
@@ -70,21 +70,28 @@ class Accuracy:
 
 
 def score_accuracy(
-    lineup: Lineup, *, seeds: int, steps: int, augmentation: str, device: str, shelf: Shelf, on_step: Step
+    compared_rows: ComparedRows,
+    *,
+    seeds: int,
+    steps: int,
+    augmentation: str,
+    device: str,
+    cache: NetworkCache,
+    on_step: Step,
 ) -> Accuracy:
     """Train the fixed classifier on synthetic rows alone, and on at most as many real ones a class, and test both.
 
     Args:
-        lineup: The rows.
+        compared_rows: The rows.
         seeds: Number of seeds; both trainings of a seed share initial weights.
         steps: Optimiser steps of each training.
         augmentation: "none"; "classical": the policy that does best on the validation rows when training on the
             real rows (the mildest where there are none); or the name of a policy.
         device: Where to train.
-        shelf: Keeps what is trained.
+        cache: Keeps what is trained.
         on_step: Called with the number of optimiser steps just done, all of a training that was kept.
     """
-    train, made, test = lineup.real.train, lineup.synthetic, lineup.real.test
+    train, made, test = compared_rows.real.train, compared_rows.synthetic, compared_rows.real.test
     classes = len(train.class_names)
     counts = np.minimum(np.bincount(train.labels, minlength=classes), np.bincount(made.labels, minlength=classes))
     real = train.take(take_evenly(train.labels, counts))
@@ -97,7 +104,7 @@ def score_accuracy(
             on_step(step - done)
             done = step
 
-        network = shelf.fetch(
+        network = cache.fetch(
             f"{kind}-{seed}-{policy}",
             lambda: ScoreClassifier(classes, rows.pixels.shape[1], rows.pixels.shape[3]).to(device),
             lambda: fit_score_classifier(
@@ -110,7 +117,7 @@ def score_accuracy(
 
     policy: str | None = None if augmentation == "none" else augmentation
     if augmentation == "classical":
-        policy, choosing = next(iter(POLICIES)), lineup.real.validation
+        policy, choosing = next(iter(POLICIES)), compared_rows.real.validation
         if len(choosing):
             scores = {
                 name: balanced_accuracy(
@@ -146,13 +153,15 @@ class Comparison:
 Comparisons = dict[str, dict[str, tuple[Comparison, list[Comparison]]]]
 
 
-def compare_features(lineup: Lineup, referee: ResidualClassifier, *, on_step: Step | None = None) -> Comparisons:
+def compare_features(
+    compared_rows: ComparedRows, referee: ResidualClassifier, *, on_step: Step | None = None
+) -> Comparisons:
     """Compare synthetic, training and validation rows with as many test rows, in both kinds of features.
 
     Both sides hold the same number of rows of each class, so that nothing but the rows themselves differs.
 
     Args:
-        lineup: The rows.
+        compared_rows: The rows.
         referee: The classifier trained on real rows.
         on_step: Called after every comparison.
 
@@ -160,7 +169,7 @@ def compare_features(lineup: Lineup, referee: ResidualClassifier, *, on_step: St
         Kind of features -> kind of rows ("synthetic", "training", "validation") -> (all classes together, each
         class on its own).
     """
-    real, made = lineup.real, lineup.synthetic
+    real, made = compared_rows.real, compared_rows.synthetic
     kinds = {
         "synthetic": (made.pixels, made.labels),
         "training": (real.train.pixels, real.train.labels),
@@ -247,17 +256,17 @@ class Copying:
     distances: NDArray[np.float64]
 
 
-def find_copies(lineup: Lineup, *, on_part: Step | None = None) -> Copying:
+def find_copies(compared_rows: ComparedRows, *, on_part: Step | None = None) -> Copying:
     """Measure how far synthetic and held-out rows lie from their nearest training rows, in pixel L2 distance.
 
     Args:
-        lineup: The rows.
+        compared_rows: The rows.
         on_part: Called with the number of training rows just compared.
 
     References:
         Meehan, Chaudhuri, Dasgupta: A non-parametric test to detect data-copying in generative models (2020).
     """
-    made, train, held = lineup.synthetic, lineup.real.train, lineup.real.held_out
+    made, train, held = compared_rows.synthetic, compared_rows.real.train, compared_rows.real.held_out
     classes = len(train.class_names)
     most = np.minimum(np.bincount(held.labels, minlength=classes), max(500, len(made) // classes))
     held = held.take(take_evenly(held.labels, most))

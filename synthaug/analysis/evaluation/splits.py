@@ -15,7 +15,7 @@ from synthaug.core import InputError
 from synthaug.data import Codec, LabeledImages, check_leaks, load_images, run_hashes
 from synthaug.generators import ConditionalGenerator
 
-__all__ = ["Lineup", "RealRows", "load_real_rows", "take_evenly"]
+__all__ = ["ComparedRows", "RealRows", "load_real_rows", "take_evenly"]
 
 _LEAST = 20
 """Fewer validation rows than these cannot calibrate the copy test; test rows do so instead."""
@@ -56,7 +56,7 @@ class RealRows:
 
 
 @dataclass(frozen=True)
-class Lineup:
+class ComparedRows:
     """Real and synthetic rows side by side.
 
     Args:

@@ -1,4 +1,4 @@
-"""The atlas of a run: what its latent space holds, as pictures with captions on one page."""
+"""explore(): pictures of the latent space of a run, with captions on one page."""
 
 from __future__ import annotations
 
