@@ -22,8 +22,8 @@ from PIL import Image as Picture
 from sklearn.datasets import load_sample_images
 
 import synthaug
-from synthaug.codec import Codec
-from synthaug.export import write_dataset
+from synthaug.data import Codec
+from synthaug.generation import write_dataset
 
 
 def foreign_pixels(source: str | None, codec: Codec, members: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 import synthaug
-from synthaug.checkpoint import read_source
 from synthaug.data import make_long_tailed
+from synthaug.generators import read_source
 
 
 def write_images(folder: Path, *, imbalance: float = 20) -> None:

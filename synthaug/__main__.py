@@ -3,7 +3,7 @@
 import os
 import sys
 
-from synthaug.signals import end_at_signals
+from synthaug.core import end_at_signals
 
 
 def main() -> None:

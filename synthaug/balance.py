@@ -19,7 +19,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from synthaug.errors import InputError, suggest
+from synthaug.core import InputError, suggest
 
 __all__ = ["STRATEGIES", "BalancePlan", "benchmark_plan", "make_plan", "parse_target", "per_class_plan"]
 

@@ -15,28 +15,25 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
+from synthaug.analysis import Evaluation, evaluate
 from synthaug.balance import BalancePlan, make_plan, parse_target, per_class_plan
-from synthaug.benchmarks.advice import Advice
-from synthaug.cards import VerdictFacts
-from synthaug.checkpoint import load_run, read_source
-from synthaug.columns import has_provenance
-from synthaug.data import make_long_tailed
-from synthaug.errors import InputError
-from synthaug.export import write_dataset
-from synthaug.fitplan import plan_fit
-from synthaug.fitting import fit
-from synthaug.generation import write_rows
-from synthaug.hub import check_name, check_push, push_folder
-from synthaug.inspection import inspect_dataset
-from synthaug.mixing import mix, strip
-from synthaug.pulling import resolve_run
-from synthaug.quality.assessment import Evaluation
-from synthaug.quality.evaluation import evaluate
+from synthaug.benchmarks import Advice, Report, benchmark_datasets, load_like_run, recommend, resolve_judge
+from synthaug.core import InputError
+from synthaug.data import (
+    has_provenance,
+    inspect_dataset,
+    make_long_tailed,
+    open_dataset,
+    open_splits,
+    open_test,
+    pick_split,
+    pick_test,
+)
+from synthaug.generation import mix, strip, write_dataset, write_rows
+from synthaug.generators import load_run, read_source, resolve_run
+from synthaug.publishing import VerdictFacts, check_name, check_push, push_folder
 from synthaug.recipe import GenerateSection, Recipe, dump_recipe, parse_recipe, spell_path
-from synthaug.recommendation import recommend
-from synthaug.report import Report
-from synthaug.sources import open_dataset, open_splits, open_test, pick_split, pick_test
-from synthaug.verification import benchmark_datasets, load_like_run, resolve_judge
+from synthaug.training import fit, plan_fit
 
 __all__ = [
     "describe_environment",
@@ -356,7 +353,7 @@ def describe_environment() -> str:
     """Return versions and devices as lines."""
     import torch
 
-    from synthaug.version import __version__
+    from synthaug.core import __version__
 
     lines = [f"synthaug {__version__}", f"python {platform.python_version()} on {platform.platform()}"]
     for name in ("torch", "torchvision", "datasets", "accelerate", "huggingface_hub", "safetensors", "numpy",

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from synthaug.errors import InputError, suggest
+from synthaug.core import InputError, suggest
 
 __all__ = [
     "IN_MEMORY",

@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
+from synthaug.core import BatchRandom, draw_normal
 from synthaug.generators import GENERATORS
-from synthaug.noise import BatchRandom, draw_normal
 
 # tiny constructor arguments, so that each check takes a moment
 TINY = {

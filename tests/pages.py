@@ -13,15 +13,17 @@ import typer
 import yaml
 
 import synthaug
-from synthaug import cli, completion, fitting, jobs
+from synthaug.analysis.evaluation import evaluating
 from synthaug.benchmarks import benchmarking
-from synthaug.cli import _run
-from synthaug.judge import fit_judge
-from synthaug.loops import resampling, supplies
-from synthaug.quality import evaluation
+from synthaug.classifiers import fit_judge
+from synthaug.cli import program
+from synthaug.cli.program import _run
+from synthaug.generation import jobs
+from synthaug.loaders import resampling, supplies
+from synthaug.training import completion, fitting
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = typer.main.get_command(cli.app).commands
+COMMANDS = typer.main.get_command(program.app).commands
 NOT_RUN = "# not run by the tests: "
 """The first line of a block that no test executes starts so, and goes on with the reason; a reader sees it."""
 OUTPUT = "text"
@@ -123,11 +125,11 @@ def make_small(monkeypatch, images=64):
         replace(module, "fit", fit_small)
     for module in (jobs, supplies, resampling):
         replace(module, "resolve_filter", lambda generator, check: resolve(generator, "none"))
-    monkeypatch.setattr(evaluation, "STEPS", 3)
-    monkeypatch.setattr(evaluation, "count_referee_steps", lambda rows, channels: 3)
-    evaluate = evaluation.evaluate
+    monkeypatch.setattr(evaluating, "STEPS", 3)
+    monkeypatch.setattr(evaluating, "count_referee_steps", lambda rows, channels: 3)
+    evaluate = evaluating.evaluate
     replace(
-        evaluation, "evaluate", lambda *given, **options: evaluate(*given, **{**options, "per_class": 6, "seeds": 1})
+        evaluating, "evaluate", lambda *given, **options: evaluate(*given, **{**options, "per_class": 6, "seeds": 1})
     )
     replace(completion, "fit_judge", functools.partial(fit_judge, steps=5))
     arms = ["oversampled+classical", "oversampled+classical+synthetic"]

@@ -11,10 +11,10 @@ import torch
 from datasets import Dataset
 
 import synthaug
-from synthaug import completion
-from synthaug.checkpoint import save_generator
-from synthaug.codec import to_tensor
-from synthaug.judge import fit_judge, load_judge, save_judge
+from synthaug.classifiers import fit_judge, load_judge, save_judge
+from synthaug.data import to_tensor
+from synthaug.generators import save_generator
+from synthaug.training import completion
 
 SIZES = {"glow": {"dense_steps": 2, "dense_width": 16}, "cgan": {"width": 16}}
 

@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from synthaug.balance import STRATEGIES, BalancePlan, benchmark_plan, make_plan, parse_target, per_class_plan
-from synthaug.errors import InputError
+from synthaug.core import InputError
 
 counts_strategy = st.lists(st.integers(1, 40), min_size=2, max_size=6).map(
     lambda numbers: {f"class{i}": n for i, n in enumerate(numbers)}

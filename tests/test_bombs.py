@@ -6,27 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
-import bombs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from checks import TINY, make
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import save_file
-from toy_rows import png
 
-from synthaug import tablefiles
-from synthaug.checkpoint import load_run, load_snapshots, load_state, save_generator
+from synthaug.classifiers import Judge, load_judge, save_judge
 from synthaug.cli import main
-from synthaug.codec import decode_bytes
-from synthaug.data import load_images
-from synthaug.errors import InputError
-from synthaug.judge import Judge, load_judge, save_judge
-from synthaug.scan import scan_images
-from synthaug.sources import open_splits
+from synthaug.core import InputError
+from synthaug.data import decode_bytes, load_images, open_splits, scan_images, table_files
+from synthaug.generators import load_run, load_snapshots, load_state, save_generator
+from tests import bombs
+from tests.checks import TINY, make
+from tests.toy_rows import png
 
 IMAGES = {
     "16 bits": lambda: bombs.png(9000, 16, 0, 1),
@@ -47,13 +42,13 @@ def measure(code, *arguments):
     """Run code after its imports in a process of its own; return what it prints and the memory it took, in MiB."""
     words = f"""
 import sys, torch
-import synthaug.scan, synthaug.checkpoint, synthaug.judge, test_bombs
+import synthaug.data.scan, synthaug.generators.run_folder, synthaug.classifiers.judge, test_bombs
 
 def peak():
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) >> 10
 
 with torch.device("meta"):  # the first one imports more of torch
-    synthaug.judge.Judge(**test_bombs.ARGUMENTS)
+    synthaug.classifiers.judge.Judge(**test_bombs.ARGUMENTS)
 before = peak()
 {code}
 print(peak() - before)
@@ -90,9 +85,9 @@ def test_hostile_images_in_a_folder_take_little_memory_and_are_listed(tmp_path):
         (tmp_path / "dog" / f"bomb{number}.png").write_bytes(make_image())
     code = """
 import numpy as np
-from synthaug.sources import open_splits
+from synthaug.data import open_splits
 rows = open_splits(sys.argv[1])["train"]
-for bad in synthaug.scan.scan_images(rows, "image", np.arange(len(rows))).corrupt:
+for bad in synthaug.data.scan.scan_images(rows, "image", np.arange(len(rows))).corrupt:
     print(bad.reason)
 """
     said, taken = measure(code, tmp_path)
@@ -104,7 +99,7 @@ for bad in synthaug.scan.scan_images(rows, "image", np.arange(len(rows))).corrup
 def test_the_largest_images_take_about_a_gigabyte():
     code = """
 import bombs, numpy as np
-from synthaug.codec import Codec, decode_bytes
+from synthaug.data import Codec, decode_bytes
 for arguments in ((7200, 16, 0, 1), (7200, 8, 6, 4)):
     print(Codec(32, 1).encode(decode_bytes(bombs.png(*arguments))).shape)
 """
@@ -121,7 +116,7 @@ def test_a_file_larger_than_an_image_may_be_is_not_read(tmp_path):
 
 
 def test_images_are_opened_in_one_place():
-    package = Path(tablefiles.__file__).parent
+    package = Path(table_files.__file__).parent
     opening = [path.name for path in package.rglob("*.py") if "Image.open(" in path.read_text()]
     assert opening == ["codec.py"]
 
@@ -181,8 +176,8 @@ def test_a_judge_that_claims_to_be_large_takes_no_memory(tmp_path):
     judge_file(tmp_path, {**ARGUMENTS, "class_names": names, "width": 1000, "image_size": 512}, None)
     code = """
 try:
-    synthaug.judge.load_judge(sys.argv[1])
-except synthaug.checkpoint.InputError as error:
+    synthaug.classifiers.judge.load_judge(sys.argv[1])
+except synthaug.core.errors.InputError as error:
     print(error)
 """
     said, taken = measure(code, tmp_path)
@@ -251,7 +246,7 @@ def load(path):
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_other_tensors_in_what_a_fit_goes_on_from_are_named(tmp_path, change):
-    from synthaug.checkpoint import save_snapshot, save_state
+    from synthaug.generators import save_snapshot, save_state
 
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters())
@@ -276,7 +271,7 @@ def test_other_tensors_in_what_a_fit_goes_on_from_are_named(tmp_path, change):
 
 
 def note_hashes(state):
-    from synthaug.output import hash_file
+    from synthaug.core import hash_file
 
     manifest = json.loads((state / "manifest.json").read_text())
     manifest["files"] = {name: hash_file(state / name) for name in manifest["files"]}
@@ -284,7 +279,7 @@ def note_hashes(state):
 
 
 def test_a_state_names_no_file_elsewhere(tmp_path):
-    from synthaug.checkpoint import save_state
+    from synthaug.generators import save_state
 
     model = torch.nn.Linear(3, 2)
     save_state(tmp_path, images_seen=1, modules={"model": model}, optimizers=[], progress={})
@@ -326,8 +321,8 @@ def test_a_config_that_claims_a_large_model_takes_little_memory_and_ends(tmp_pat
 from pathlib import Path
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        synthaug.checkpoint.load_run(folder)
-    except synthaug.checkpoint.InputError as error:
+        synthaug.generators.run_folder.load_run(folder)
+    except synthaug.core.errors.InputError as error:
         print(error)
 """
     said, taken = measure(code, tmp_path)
@@ -373,7 +368,7 @@ def test_a_parquet_file_that_unpacks_to_far_more_is_refused(tmp_path, monkeypatc
 
 def test_one_value_that_stands_for_many_rows_fills_no_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("SYNTHAUG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(tablefiles, "_SLACK", 1 << 20)
+    monkeypatch.setattr(table_files, "_SLACK", 1 << 20)
     image = np.random.default_rng(0).bytes(10_000)
     write_parquet(tmp_path / "few.parquet", [image] * 90, compression="none")
     assert len(open_splits(str(tmp_path / "few.parquet"))["train"]) == 90

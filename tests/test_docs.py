@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pages import COMMANDS
 
 import synthaug
-from synthaug.checkpoint import find_family
-from synthaug.generators.base import ConditionalGenerator
+from synthaug.generators import ConditionalGenerator, find_family
 from synthaug.recipe import Recipe, parse_recipe
+from tests.pages import COMMANDS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -148,13 +147,12 @@ def test_pages_name_no_address_but_public_ones():
 @pytest.fixture
 def walked_family(monkeypatch):
     """The family of the walk-through in CONTRIBUTING.md, registered as it says."""
-    import checks
-
     from synthaug.generators import GENERATORS
+    from tests import checks
 
     code = blocks(read(ROOT / "CONTRIBUTING.md"), "python")[0]
     assert f"`synthaug/generators/{WALKED}.py`" in read(ROOT / "CONTRIBUTING.md")
-    module = type(sys)(f"synthaug.generators.{WALKED}")
+    module = type(sys)(f"synthaug.generators.registry.{WALKED}")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(code, "CONTRIBUTING.md", "exec"), module.__dict__)
     classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, ConditionalGenerator)]
@@ -166,8 +164,8 @@ def walked_family(monkeypatch):
 
 
 def test_the_family_of_the_walk_through_passes_every_check(walked_family, tmp_path):
-    import checks
-    import test_generators
+    from tests import checks
+    from tests.generators import test_generators
 
     name = walked_family.family
     for size, channels in ((8, 1), (13, 2), (32, 3)):
@@ -181,9 +179,8 @@ def test_the_family_of_the_walk_through_passes_every_check(walked_family, tmp_pa
 
 
 def test_a_family_of_the_users_own_needs_no_registry(walked_family, tmp_path, monkeypatch):
-    from test_training import toy_dataset
-
     from synthaug.generators import GENERATORS
+    from tests.training.test_loop import toy_dataset
 
     monkeypatch.delitem(GENERATORS, walked_family.family)
     synthaug.fit(toy_dataset(), walked_family, output=tmp_path / "run", images=256, width=16)

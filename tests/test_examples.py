@@ -11,15 +11,15 @@ from pathlib import Path
 
 import datasets
 import pytest
-from hub_server import HubServer
 
 import synthaug
-from synthaug import completion
-from synthaug.benchmarks.advice import Advice
+from synthaug.benchmarks import Advice
+from synthaug.classifiers import fit_judge
 from synthaug.data import count_classes, make_long_tailed
 from synthaug.journey import run_recipe
-from synthaug.judge import fit_judge
 from synthaug.recipe import apply_settings, parse_recipe, read_recipe
+from synthaug.training import completion
+from tests.hub_server import HubServer
 
 ROOT = Path(__file__).parent.parent
 
@@ -221,7 +221,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 
 def test_balance_two_attributes(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("synthaug.benchmarks.tuning.TUNING_SEEDS", (1_000,))
+    monkeypatch.setattr("synthaug.core.metrics.TUNING_SEEDS", (1_000,))
     monkeypatch.setattr(completion, "fit_judge", functools.partial(fit_judge, steps=40))
     example = load_example("balance_two_attributes")
     report = example.main(
@@ -238,7 +238,7 @@ def test_balance_two_attributes(tmp_path, monkeypatch, capsys):
 
 
 def test_balance_two_attributes_by_advice(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("synthaug.benchmarks.tuning.TUNING_SEEDS", (1_000,))
+    monkeypatch.setattr("synthaug.core.metrics.TUNING_SEEDS", (1_000,))
     example, asked, drawn = load_example("balance_two_attributes"), {}, {}
 
     def advise(real, *, output, **options):
@@ -252,7 +252,7 @@ def test_balance_two_attributes_by_advice(tmp_path, monkeypatch, capsys):
 
     def draw(*arguments, **options):
         drawn.update(options)
-        return synthaug.generation.generate(*arguments, **options)
+        return synthaug.generation.generating.generate(*arguments, **options)
 
     monkeypatch.setattr(example.synthaug, "recommend", advise, raising=False)
     monkeypatch.setattr(example.synthaug, "generate", draw, raising=False)
@@ -268,7 +268,7 @@ def test_balance_two_attributes_by_advice(tmp_path, monkeypatch, capsys):
 
 def test_several_draws(tmp_path, monkeypatch, capsys):
     example = load_example("several_draws")
-    monkeypatch.setattr("synthaug.benchmarks.tuning.TUNING_SEEDS", (1_000,))
+    monkeypatch.setattr("synthaug.core.metrics.TUNING_SEEDS", (1_000,))
     options = {
         "data": "digits",
         "test": "digits",

@@ -3,9 +3,7 @@
 import hashlib
 import io
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image as PillowImage
 from safetensors.torch import load_file
 
 import synthaug
+from synthaug.cli import main
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FIT = ("fit", "real", "--generator", "cvae", "--images", "6400", "--set", "fit.save_every=1600", "--set",
@@ -38,14 +37,12 @@ def folders(tmp_path, monkeypatch):
 @pytest.fixture
 def command(folders, monkeypatch, capsys):
     """Run `synthaug WORDS`; return its exit code, the last line of stdout, and stderr."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # device and version are among the arguments of
-    monkeypatch.setattr(synthaug, "__version__", "0.1.0")  # a benchmark and an evaluation
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # the device is among the arguments
 
     def run(*words):
-        monkeypatch.setattr(sys, "argv", ["synthaug", *words])
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
-            runpy.run_module("synthaug", run_name="__main__")
+            main(words)
         printed = capsys.readouterr()
         return ended.value.code, (printed.out.splitlines() or [""])[-1], printed.err
 
@@ -53,7 +50,7 @@ def command(folders, monkeypatch, capsys):
 
 
 def digests(folder):
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".synthaug")
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -92,30 +89,17 @@ def test_a_fit_with_other_arguments_names_them(folders, command):
     assert digests(folders / "run") == before
 
 
-def test_the_interrupted_fit_goes_on_to_the_weights_of_the_whole_one(folders, command):
-    (state,) = (folders / "cut" / "state").glob("images-*")
-    saved = json.loads((state / "progress.json").read_text())
-    begun = (folders / "cut" / "log.jsonl").read_text()
-    assert saved["images_seen"] < 6400 and saved["seconds"] > 60
-    assert command(*FIT, "--output", "cut")[:2] == (0, "cut")
-    log = (folders / "cut" / "log.jsonl").read_text()
-    last = json.loads(log.splitlines()[-1])
-    assert log.startswith(begun) and log != begun
-    assert last["images"] == 6400 and last["seconds"] > saved["seconds"]  # it was not begun anew
-    for name in ("model", "judge", "latents"):
-        made, whole = (load_file(folders / folder / f"{name}.safetensors") for folder in ("cut", "run"))
-        assert made.keys() == whole.keys()
-        for key in made:
-            torch.testing.assert_close(made[key], whole[key], rtol=0.01, atol=0.01)
-    for name in ("config.json", "source.json", "recipe.yaml"):
-        assert (folders / "cut" / name).read_bytes() == (folders / "run" / name).read_bytes()
+def test_an_interrupted_fit_of_that_version_is_refused(folders, command):
+    code, out, err = command(*FIT, "--output", "cut")
+    assert (code, out) == (2, "") and "not made by synthaug fit; give another folder" in err
+    assert digests(folders / "cut") == digests(FIXTURES / "cut")
 
 
-def test_fresh_fits_into_the_folder_of_the_run(folders, command):
-    words = ("fit", "real", "--generator", "cvae", "--images", "64", "--set", "generator.width=4", "--output", "run")
-    assert command(*words, "--fresh")[:2] == (0, "run")
-    assert not (folders / "run" / "evaluation").exists()  # what was found out about the old weights
-    assert digests(folders / "run")["model.safetensors"] != digests(FIXTURES / "run")["model.safetensors"]
+@pytest.mark.parametrize(("words", "folder"), [(FIT, "run"), (GENERATE, "dataset"), (EVALUATE, "run/evaluation")])
+def test_fresh_removes_nothing_of_that_version(words, folder, folders, command):
+    code, out, err = command(*words, "--output", folder, "--fresh")
+    assert (code, out) == (2, "") and "which --fresh does not remove" in err
+    assert digests(folders) == digests(FIXTURES)
 
 
 # -------------------------------------------------------------------------------------------------- dataset folders
@@ -147,16 +131,11 @@ def test_a_generation_with_other_arguments_names_them(folders, command):
     assert digests(folders / "dataset") == before
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_a_generation_gives_the_rows_that_it_gave(fresh, folders, command):
-    words = ("--output", "dataset", "--fresh") if fresh else ("--output", "again")
+def test_a_generation_gives_the_rows_that_it_gave(folders, command):
     before = read_rows(folders / "dataset")
-    if fresh:
-        assert command(*GENERATE, "--seed", "1", *words)[0] == 0
-        assert [row["provenance"] for row in read_rows(folders / "dataset")] != [row["provenance"] for row in before]
-    assert command(*GENERATE, *words)[:2] == (0, words[1])
-    assert digests(folders / words[1]).keys() == digests(FIXTURES / "dataset").keys()
-    for made, stored in zip(read_rows(folders / words[1]), before, strict=True):
+    assert command(*GENERATE, "--output", "again")[:2] == (0, "again")
+    assert digests(folders / "again").keys() == digests(FIXTURES / "dataset").keys()
+    for made, stored in zip(read_rows(folders / "again"), before, strict=True):
         assert {**made, "image": None} == {**stored, "image": None}
         assert np.abs(read_pixels(made) - read_pixels(stored)).max() <= 1  # a level of grey, for other processors
         assert made["synthetic"] or made == stored
@@ -194,48 +173,18 @@ def test_the_report_and_the_evaluation_are_loaded():
     assert evaluation.copies == json.loads((FIXTURES / "run" / "evaluation" / "evaluation.json").read_text())["copies"]
 
 
-def test_an_interrupted_benchmark_goes_on_from_its_trainings(folders, command):
-    before = json.loads((folders / "report" / "report.json").read_text())
-    trainings = digests(folders / "report" / "cells")  # they hold their seconds: another training has other bytes
-    (folders / "report" / "report.json").unlink()
-    assert command(*BENCHMARK, "--synthetic", "dataset")[:2] == (0, "report")
-    assert digests(folders / "report" / "cells") == trainings
-    after = json.loads((folders / "report" / "report.json").read_text())
-    for key in ("verdict", "difference", "interval", "arms", "tuning", "leaks", "cost"):
-        assert after[key] == before[key], key
-
-
 def test_a_benchmark_takes_rows_from_the_run(folders, command):
-    assert command(*BENCHMARK, "--synthetic", "run", "--fresh")[:2] == (0, "report")
-    report = json.loads((folders / "report" / "report.json").read_text())
+    words = [*BENCHMARK[:-1], "again"]
+    assert command(*words, "--synthetic", "run")[:2] == (0, "again")
+    report = json.loads((folders / "again" / "report.json").read_text())
     assert report["leaks"]["run"] == "clean" and report["verdict"] == "no clear change"
-    rows = read_rows(folders / "report" / "synthetic")
+    rows = read_rows(folders / "again" / "synthetic")
     assert [row["label"] for row in rows] == [0] * 20 + [1] * 20 and all(row["synthetic"] for row in rows)
-
-
-def test_the_same_evaluation_is_found_finished(folders, command):
-    before = digests(folders / "run")
-    assert command(*EVALUATE)[:2] == (0, "run/evaluation")
-    assert digests(folders / "run") == before
-    code, out, err = command(*EVALUATE, "--seed", "1")
-    assert (code, out) == (2, "") and "seed" in err and "--fresh" in err
-
-
-@pytest.mark.slow
-def test_the_run_is_evaluated_anew(folders, command):
-    before = json.loads((folders / "run" / "evaluation" / "evaluation.json").read_text())
-    assert command(*EVALUATE, "--fresh")[:2] == (0, "run/evaluation")
-    after = json.loads((folders / "run" / "evaluation" / "evaluation.json").read_text())
-    assert after.keys() == before.keys()
-    for key in ("arguments", "copies", "acceptance", "notes"):
-        assert after[key] == before[key], key
-    for key in ("rows", "leaks", "held_out", "referee_steps"):
-        assert after["settings"][key] == before["settings"][key], key
 
 
 def test_the_run_is_explored_anew(folders, command):
     before = json.loads((folders / "run" / "exploration" / "exploration.json").read_text())
-    assert command("explore", "run", "--per-class", "3", "--fresh")[:2] == (0, "run/exploration")
-    after = json.loads((folders / "run" / "exploration" / "exploration.json").read_text())
+    assert command("explore", "run", "--per-class", "3", "--real", "real", "--output", "seen")[:2] == (0, "seen")
+    after = json.loads((folders / "seen" / "exploration.json").read_text())
     assert after["training_rows"] == before["training_rows"] == 32
     assert after["captions"].keys() == before["captions"].keys()

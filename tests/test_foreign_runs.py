@@ -6,14 +6,14 @@ import sys
 
 import pytest
 import yaml
-from small_runs import make_runs
-from test_examples import small_digits
 
 import synthaug
-from synthaug import jobs, sources
+from synthaug.analysis.evaluation import evaluating
 from synthaug.cli import main
-from synthaug.export import write_dataset
-from synthaug.quality import evaluation
+from synthaug.data import sources
+from synthaug.generation import jobs, write_dataset
+from tests.small_runs import make_runs
+from tests.test_examples import small_digits
 
 NAMED = ("{canary}", "{canary}/data/train-00000-of-00001.parquet", "{canary}/*.parquet", "somebody/secret", "digits")
 """What a run may say that its dataset is."""
@@ -66,9 +66,9 @@ def opened(watch, monkeypatch):
     """Return the list of what is opened during the test."""
     real = sources.open_splits
     monkeypatch.setattr(sources, "open_splits", lambda spec: (watch.seen.append(f"dataset {spec}"), real(spec))[1])
-    monkeypatch.setattr("synthaug.journey.open_splits", sources.open_splits)
-    monkeypatch.setattr(evaluation, "STEPS", 3)
-    monkeypatch.setattr(evaluation, "count_referee_steps", lambda rows, channels: 3)
+    monkeypatch.setattr("synthaug.data.sources.open_splits", sources.open_splits)
+    monkeypatch.setattr(evaluating, "STEPS", 3)
+    monkeypatch.setattr(evaluating, "count_referee_steps", lambda rows, channels: 3)
     watch.seen.clear()
     watch.on = True
     yield watch.seen

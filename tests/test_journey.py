@@ -5,11 +5,11 @@ import json
 import pytest
 from datasets import Dataset, load_dataset
 
-from synthaug.cli import _run
-from synthaug.errors import InputError
+from synthaug.cli.program import _run
+from synthaug.core import InputError
+from synthaug.data import open_dataset
 from synthaug.journey import generate_dataset, mix_datasets, run_quickstart, strip_dataset
 from synthaug.recipe import parse_recipe
-from synthaug.sources import open_dataset
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_quickstart_goes_on_wherever_it_was_killed(tmp_path, monkeypatch):
 
     monkeypatch.setattr("synthaug.journey.run_recipe", kill)
     with monkeypatch.context() as patch:
-        patch.setattr("synthaug.folder.ShardFolder.finish", kill)
+        patch.setattr("synthaug.generation.dataset_folder.ShardFolder.finish", kill)
         with pytest.raises(KeyboardInterrupt):
             run_quickstart(tmp_path)
     with pytest.raises(KeyboardInterrupt):

@@ -23,7 +23,8 @@ ROOM = 240 << 20
 
 def measure(function, *arguments):
     """Call a function of this module in a new process; return its process's answer, or raise with its stderr."""
-    words = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_memory, json\n"
+    words = f"import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})\n"
+    words += "import json; from tests import test_memory\n"
     words += f"print(json.dumps(test_memory.{function.__name__}(*{arguments!r})))"
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, timeout=1800, check=False,
                           env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
@@ -44,10 +45,10 @@ def read_status(name):
 def peak_of_writing(rows, folder):
     """Write rows of 8 px as `generate` does; return the peak resident memory in bytes."""
     import torch
-    from toys import ToyGenerator
 
     from synthaug.balance import BalancePlan
     from synthaug.generation import write_rows
+    from tests.toys import ToyGenerator
 
     torch.set_num_threads(1)
     ToyGenerator.decode_noise = lambda self, noise, labels, temperature: noise.clamp(-1, 1)
@@ -96,8 +97,9 @@ def fit_in_little_memory(dataset, folder, mapped):
     from datasets import load_from_disk
 
     import synthaug
-    from synthaug import completion, scan
-    from synthaug.judge import fit_judge
+    from synthaug.classifiers import fit_judge
+    from synthaug.data import scan
+    from synthaug.training import completion
 
     torch.set_num_threads(1)
     scan.MEMORY_LIMIT = 1 << 20 if mapped else 1 << 40

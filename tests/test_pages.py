@@ -12,8 +12,16 @@ from pathlib import Path
 import datasets
 import pytest
 import yaml
-from hub_server import HubServer
-from pages import (
+
+import synthaug
+from synthaug import journey
+from synthaug.cli.program import _CLICK_EXCEPTION
+from synthaug.data import make_long_tailed
+from synthaug.generators import pulling
+from synthaug.recipe import parse_recipe
+from synthaug.training import completion
+from tests.hub_server import HubServer
+from tests.pages import (
     NOT_RUN,
     OUTPUT,
     ROOT,
@@ -25,13 +33,7 @@ from pages import (
     run_command,
     run_page,
 )
-from test_examples import small_digits
-
-import synthaug
-from synthaug import completion, journey, pulling
-from synthaug.cli import _CLICK_EXCEPTION
-from synthaug.data import make_long_tailed
-from synthaug.recipe import parse_recipe
+from tests.test_examples import small_digits
 
 DOCS, README = ROOT / "docs", ROOT / "README.md"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -210,4 +212,4 @@ def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tm
     for page in written:
         text = page.read_text()
         assert not re.findall(r'<(?:script|img|link|iframe)[^>]+(?:src|href)="?(?:https?:)?//', text), page.name
-    assert 'id="synthaug.loops.mixtures.MixedDataset"' in (tmp_path / "site" / "api" / "loops.html").read_text()
+    assert 'id="synthaug.loaders.mixtures.MixedDataset"' in (tmp_path / "site" / "api" / "loops.html").read_text()

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
-from synthaug.cards import drop_local_paths
-from synthaug.errors import InputError
+from synthaug.core import InputError
+from synthaug.publishing import drop_local_paths
 from synthaug.recipe import (
     apply_settings,
     dump_recipe,

@@ -23,29 +23,26 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from test_generation import tree
-from toys import ToyGenerator, keep_bright_corners
 
-from synthaug import checkpoint, completion, descent, drawing, engine, export, fitting, folder, judge, training
 from synthaug.balance import make_plan
-from synthaug.checkpoint import is_run, load_state, save_state
+from synthaug.classifiers import fit_judge, judge
 from synthaug.cli import main
-from synthaug.engine import hold_vote
-from synthaug.errors import FailedError, RankError, StoppedError
-from synthaug.fitting import fit
-from synthaug.generation import generate
-from synthaug.generators import CVAE
-from synthaug.judge import fit_judge
-from synthaug.shards import ShardWriter
-from synthaug.sources import open_dataset
+from synthaug.core import FailedError, RankError, StoppedError, distributed, hold_vote
+from synthaug.data import open_dataset
+from synthaug.generation import blocks, dataset_folder as folder, export, generate
+from synthaug.generation.shards import ShardWriter
+from synthaug.generators import CVAE, is_run, load_state, run_folder, save_state
+from synthaug.training import completion, fit, fitting, loop, steps
+from tests.generation.test_generating import tree
+from tests.toys import ToyGenerator, keep_bright_corners
 
 SIZES = {
     "cvae": {"width": 8, "latent_dim": 4, "sampling": "prior"},
     "cgan": {"width": 16},
     "glow": {"dense_steps": 2, "dense_width": 16},
 }
-POINTS = ((checkpoint, "write_tensors"), (checkpoint, "hash_file"), (checkpoint, "write_file"),
-          (checkpoint, "remove"), (fitting, "write_file"), (completion, "write_file"), (training, "hold_vote"),
+POINTS = ((run_folder, "write_tensors"), (run_folder, "hash_file"), (run_folder, "write_file"),
+          (run_folder, "remove"), (fitting, "write_file"), (completion, "write_file"), (loop, "hold_vote"),
           (Path, "replace"))  # fmt: skip
 """Calls around which a fit is killed: steps, files of a state, their hashes, and the renames."""
 
@@ -292,7 +289,7 @@ def test_a_signal_to_one_rank_stops_both_with_the_state_saved(signalled, digits,
             time.sleep(0.3)
             save_state(*arguments, **options)
 
-        training.hold_vote, training.save_state = vote, save_slowly
+        loop.hold_vote, loop.save_state = vote, save_slowly
         try:
             fit_small(digits, "cvae", tmp_path / "cut")
         finally:
@@ -349,7 +346,7 @@ def test_one_rank_without_memory_gives_advice_and_ends_the_other(digits, tmp_pat
 def test_the_first_may_finish_longer_than_a_collective_waits(digits, tmp_path):
     def slow_finish(rank):
         original = fitting.finish_run
-        engine._TIMEOUT = timedelta(seconds=4)
+        distributed._TIMEOUT = timedelta(seconds=4)
 
         def finish(*arguments):
             time.sleep(8)
@@ -362,15 +359,15 @@ def test_the_first_may_finish_longer_than_a_collective_waits(digits, tmp_path):
 
 
 def test_weights_that_are_not_finite_are_never_saved(digits, tmp_path, monkeypatch):
-    original = descent._descend
+    original = steps._descend
 
     def poison(objective, optimizer, progress):
         original(objective, optimizer, progress)
         if progress >= 0.55:  # the losses of this step were finite
             next(iter(objective.module.parameters())).data.fill_(float("nan"))
 
-    monkeypatch.setattr(descent, "_descend", poison)
-    monkeypatch.setattr(training, "_find_bad", lambda losses: 0)
+    monkeypatch.setattr(steps, "_descend", poison)
+    monkeypatch.setattr(loop, "_find_bad", lambda losses: 0)
     with pytest.raises(FailedError, match=r"diverged: weight .* is not finite.*last good state"):
         fit_small(digits, "cvae", tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run" / "state").glob("images-*"))
@@ -440,7 +437,7 @@ def test_a_signal_while_the_last_state_is_saved_ends_before_the_finish(digits, t
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "save_state", save_late)
+        patch.setattr(loop, "save_state", save_late)
         patch.setattr(fitting, "finish_run", lambda *arguments: pytest.fail("the signal was lost"))
         with pytest.raises(StoppedError, match="stopped at 320 images") as caught:
             fit_small(digits, "cvae", tmp_path / "run")
@@ -513,11 +510,11 @@ PLAN = make_plan({"ant": 900, "bee": 20, "cat": 3})
 SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_reliability import generate_small
+from tests.test_reliability import generate_small
 if __name__ == "__main__":
     generate_small({output!r}, {check!r}, {processes}, {kill_at!r})
 """
-WRITING = ((drawing.BlockPool, "get"), (ShardWriter, "write"), (pq.ParquetWriter, "write_table"), (folder, "hash_file"),
+WRITING = ((blocks.BlockPool, "get"), (ShardWriter, "write"), (pq.ParquetWriter, "write_table"), (folder, "hash_file"),
            (folder, "publish"), (folder, "write_file"), (export, "write_file"), (Path, "rename"),
            (Path, "replace"))  # fmt: skip
 """Calls around which a generation is killed: blocks, rows, row groups, hashes, and the files that appear."""
@@ -549,7 +546,7 @@ def run_generation(output, check, processes, threads, kill_at=None):
     """Generate in a process of its own, killed at a point of WRITING; return its exit code."""
     arguments = {"output": str(output), "check": check, "processes": processes, "kill_at": kill_at}
     script = output.with_suffix(f".{processes}.py")
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), **arguments))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent.parent), **arguments))
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     return subprocess.run([sys.executable, str(script)], env=environment, stderr=subprocess.DEVNULL, timeout=200,
                           check=False).returncode  # fmt: skip
@@ -581,7 +578,7 @@ def test_torchrun_generates_once_with_the_bytes_of_one(tmp_path):
     generate_small(tmp_path / "whole", "corners", 1)
     script = tmp_path / "script.py"
     arguments = {"output": str(tmp_path / "out"), "check": "corners", "processes": 1, "kill_at": None}
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), **arguments))
+    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent.parent), **arguments))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr

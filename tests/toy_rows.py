@@ -7,7 +7,8 @@ import io
 import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Picture
-from toys import NAMES
+
+from tests.toys import NAMES
 
 
 def png(value: int, size=(8, 8), format="PNG") -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from synthaug.generators.base import ConditionalGenerator
+from synthaug.generators import ConditionalGenerator
 
 NAMES = ["ant", "bee", "cat"]
 

@@ -13,11 +13,8 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from synthaug.benchmarks.results import ArmResults
-from synthaug.cards.markdown import escape_markdown
-from synthaug.errors import InputError
-from synthaug.metrics import Estimate, estimate_mean
-from synthaug.numbers import percent, points
-from synthaug.output import write_file
+from synthaug.core import Estimate, InputError, estimate_mean, write_file
+from synthaug.publishing import escape_markdown, percent, points
 
 __all__ = ["CONFIDENCE", "Advice", "Evidence", "weigh_evidence"]
 

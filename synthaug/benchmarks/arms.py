@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from synthaug.errors import InputError, suggest
+from synthaug.core import InputError, suggest
 
 __all__ = ["BEST", "RESERVED", "SIDES", "SYNTHETIC", "Arm", "Side", "check_arms", "default_arms", "parse_arm"]
 

@@ -12,20 +12,16 @@ from typing import Any
 from datasets import Dataset
 
 from synthaug.benchmarks.arms import RESERVED, SYNTHETIC, Arm, check_arms, default_arms
-from synthaug.benchmarks.campaign import Campaign, Setting, count_processes, count_trainings, make_template
-from synthaug.benchmarks.contest import Contest, load_contest
 from synthaug.benchmarks.findings import write_findings
-from synthaug.benchmarks.material import collect_material
+from synthaug.benchmarks.report import Report
+from synthaug.benchmarks.runner import Runner, Setting, count_processes, count_trainings, make_template
+from synthaug.benchmarks.splits import Splits, load_splits
+from synthaug.benchmarks.training_data import collect_data
 from synthaug.benchmarks.tuning import TRIALS
-from synthaug.classical import BACKENDS
-from synthaug.classifier import CLASSIFIERS, resolve_device
-from synthaug.errors import InputError, suggest
-from synthaug.generators.base import ConditionalGenerator
-from synthaug.jobs import name_generator
-from synthaug.metrics import TUNING_SEEDS
-from synthaug.output import OutputFolder
-from synthaug.report import Report
-from synthaug.version import __version__
+from synthaug.classifiers import CLASSIFIERS, resolve_device
+from synthaug.core import BACKENDS, TUNING_SEEDS, InputError, OutputFolder, __version__, suggest
+from synthaug.generation import name_generator
+from synthaug.generators import ConditionalGenerator
 
 __all__ = ["benchmark"]
 
@@ -110,26 +106,26 @@ def benchmark(
     named = tuple(sources) if len(sources) > 1 else ()
     if arms is not None:
         check_arms(arms, named)
-    contest = load_contest(
+    splits = load_splits(
         real, sources, test, oracle=oracle, image_column=image_column, label_column=label_column,
         group_by=group_by, image_size=image_size, limit_per_class=limit_per_class, on_bad_image=on_bad_image,
         source=source, drop_leaks=drop_leaks,
     )  # fmt: skip
-    for kind, row, other, _ in contest.near_duplicates[:1]:
-        count = len(contest.near_duplicates)
+    for kind, row, other, _ in splits.near_duplicates[:1]:
+        count = len(splits.near_duplicates)
         message = f"{count} test rows look nearly like rows of an arm, e.g. row {row} and {kind} row {other}"
         print(f"warning: {message}", file=sys.stderr)
-    counts = contest.stratum_counts
-    names = default_arms(counts, sources=named, oracle=contest.oracle is not None) if arms is None else tuple(arms)
-    template = make_template(contest, steps=steps, backend=backend, classifier=classifier, device=device)
+    counts = splits.stratum_counts
+    names = default_arms(counts, sources=named, oracle=splits.oracle is not None) if arms is None else tuple(arms)
+    template = make_template(splits, steps=steps, backend=backend, classifier=classifier, device=device)
     arguments = {
         "version": __version__, "arms": list(names), "seeds": seeds,
         "steps": template.steps, "classifier": classifier, "backend": backend, "device": device,
-        "drop_leaks": drop_leaks, "source": contest.leaks.run, **contest.digests(),
-        **({} if contest.groups is None else {"group_by": contest.groups.facts()}),
+        "drop_leaks": drop_leaks, "source": splits.leaks.run, **splits.digests(),
+        **({} if splits.groups is None else {"group_by": splits.groups.facts()}),
         **({"generator": name_generator(generator)} if generator and any("latent-" in name for name in names) else {}),
     }  # fmt: skip
-    processes = count_processes(device, num_processes, shown_bytes=contest.shown_bytes)
+    processes = count_processes(device, num_processes, shown_bytes=splits.shown_bytes)
     setting = Setting(template, seeds, processes, named)
     command = command or _describe_call(arguments, limit_per_class)
     with contextlib.ExitStack() as stack:
@@ -138,7 +134,7 @@ def benchmark(
             made = stack.enter_context(OutputFolder(folder, "benchmark", arguments, fresh=fresh))
             if made.has_finished("report.json"):
                 return Report.load(folder)
-        report = _run(contest, check_arms(names, named), setting, generator, folder, command)
+        report = _run(splits, check_arms(names, named), setting, generator, folder, command)
         if folder is not None:
             report.save(folder)
             made.finish()
@@ -146,7 +142,7 @@ def benchmark(
 
 
 def _run(
-    contest: Contest,
+    splits: Splits,
     arms: Sequence[Arm],
     setting: Setting,
     generator: ConditionalGenerator | None,
@@ -154,19 +150,19 @@ def _run(
     command: str,
 ) -> Report:
     """Run every cell that is not there yet and return the report."""
-    data = collect_material(contest, arms, generator)
+    data = collect_data(splits, arms, generator)
     trainings = count_trainings(arms, validation_rows=len(data.validation), seeds=setting.seeds)
-    with Campaign(data, setting, folder, trainings=trainings) as campaign:
-        results = campaign.run_all(arms)
-    ledger, trials = campaign.ledger, campaign.tuner.trials
+    with Runner(data, setting, folder, trainings=trainings) as runner:
+        results = runner.run_all(arms)
+    cache, trials = runner.cache, runner.tuner.trials
     return write_findings(
         results,
         trials,
-        contest,
-        settings=_describe_settings(contest, setting, trials=TRIALS if trials else 0),
+        splits,
+        settings=_describe_settings(splits, setting, trials=TRIALS if trials else 0),
         cost={
-            "seconds": ledger.seconds,
-            "cells": len(ledger.results),
+            "seconds": cache.seconds,
+            "cells": len(cache.results),
             "processes": setting.processes,
             "device": setting.template.device,
         },
@@ -174,8 +170,8 @@ def _run(
     )
 
 
-def _describe_settings(contest: Contest, setting: Setting, *, trials: int) -> dict[str, Any]:
-    template, codec = setting.template, contest.train.codec
+def _describe_settings(splits: Splits, setting: Setting, *, trials: int) -> dict[str, Any]:
+    template, codec = setting.template, splits.train.codec
     return {
         "version": __version__,
         "seeds": list(range(setting.seeds)),
@@ -187,7 +183,7 @@ def _describe_settings(contest: Contest, setting: Setting, *, trials: int) -> di
         "backend": template.backend,
         "image_size": codec.image_size,
         "channels": codec.channels,
-        "sources": {name: len(rows) for name, rows in contest.sources.items()},
+        "sources": {name: len(rows) for name, rows in splits.sources.items()},
     }
 
 

@@ -20,12 +20,9 @@ from torch.nn import functional
 
 from synthaug.benchmarks.arms import Arm, parse_arm
 from synthaug.benchmarks.losses import make_loss
-from synthaug.benchmarks.schedules import schedule_rows
-from synthaug.classical import POLICIES, augment
-from synthaug.classifier import fit_classifier, initial_classifier, predict_logits
-from synthaug.metrics import balance_mean, balanced_nll, calibration_error, scaled_losses
-from synthaug.noise import BatchRandom
-from synthaug.strong import mix_images, trivial_augment
+from synthaug.benchmarks.order import schedule_rows
+from synthaug.classifiers import fit_classifier, initial_classifier, mix_images, predict_logits, trivial_augment
+from synthaug.core import POLICIES, BatchRandom, augment, balance_mean, balanced_nll, calibration_error, scaled_losses
 
 __all__ = ["Cell", "CellData", "Rows", "run_cell"]
 

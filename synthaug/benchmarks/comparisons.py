@@ -11,7 +11,7 @@ from scipy.special import stdtrit
 
 from synthaug.benchmarks.grouping import Grouping
 from synthaug.benchmarks.results import ArmResults
-from synthaug.metrics import Estimate, adjust_holm, estimate_mean, mean_recalls
+from synthaug.core import Estimate, adjust_holm, estimate_mean, mean_recalls
 
 __all__ = ["compare_arms", "compare_groups", "compare_joint", "compare_pair", "count_equivalents"]
 

@@ -8,21 +8,14 @@ from typing import Any
 import numpy as np
 
 from synthaug.benchmarks.comparisons import compare_arms, compare_groups, compare_joint, compare_pair, count_equivalents
-from synthaug.benchmarks.contest import Contest
 from synthaug.benchmarks.grouping import Grouping
+from synthaug.benchmarks.report import Report
 from synthaug.benchmarks.results import ArmResults, choose_front
+from synthaug.benchmarks.splits import Splits
 from synthaug.benchmarks.tuning import Trials
 from synthaug.benchmarks.verdicts import decide, write_sentence
-from synthaug.gallery import draw_pictures
-from synthaug.metrics import (
-    MINIMUM_SEEDS,
-    Estimate,
-    confusion_matrix,
-    estimate_mean,
-    macro_f1,
-    mean_recalls,
-)
-from synthaug.report import Report
+from synthaug.core import MINIMUM_SEEDS, Estimate, confusion_matrix, estimate_mean, macro_f1, mean_recalls
+from synthaug.publishing import draw_pictures
 
 __all__ = ["write_findings"]
 
@@ -40,7 +33,7 @@ _METHOD = (
 def write_findings(
     results: Sequence[ArmResults],
     trials: Trials,
-    contest: Contest,
+    splits: Splits,
     *,
     settings: Mapping[str, Any],
     cost: Mapping[str, Any],
@@ -51,7 +44,7 @@ def write_findings(
     Args:
         results: Every arm with its reported seeds.
         trials: Everything that was tried on validation rows.
-        contest: The rows.
+        splits: The rows.
         settings: What the benchmark ran with.
         cost: What it took.
         command: How to run it again.
@@ -59,14 +52,14 @@ def write_findings(
     by_name = {result.arm.name: result for result in results}
     synthetic = choose_front([result for result in results if result.arm.side == "synthetic"])
     opponent = choose_front([result for result in results if result.arm.side == "classical"])
-    labels, counts = contest.test.labels, list(contest.train.class_counts.values())
+    labels, counts = splits.test.labels, list(splits.train.class_counts.values())
     matched = by_name.get(synthetic.arm.base, opponent)
     difference = compare_pair(synthetic, opponent, labels)
     own = compare_pair(synthetic, matched, labels)
     others = compare_arms(results, opponent, labels)
     unused = not synthetic.cell.share and synthetic.arm.share is None
     verdict = "no clear change" if unused else decide(difference, own)  # rows that are left out cannot harm
-    pictures, captions = draw_pictures(contest.train, contest.synthetic, contest.class_names)
+    pictures, captions = draw_pictures(splits.train, splits.synthetic, splits.class_names)
     interval = (difference.low, difference.high) if len(difference.per_seed) > 1 else None
     sentence = write_sentence(
         verdict, difference, opponent.arm.name, len(labels), own, matched.arm.name,
@@ -78,7 +71,7 @@ def write_findings(
         sentence=sentence,
         difference=difference.value,
         interval=interval,
-        arms=[{**_arm_entry(result, roles, contest), "difference": others.get(result.arm.name)} for result in results],
+        arms=[{**_arm_entry(result, roles, splits), "difference": others.get(result.arm.name)} for result in results],
         comparison={
             "synthetic": synthetic.arm.name,
             "opponent": opponent.arm.name,
@@ -89,18 +82,18 @@ def write_findings(
                 "interval": [own.low, own.high] if interval else None,
             },
         },
-        groups=compare_groups(synthetic, opponent, labels, contest.class_names, counts),
-        joint={} if contest.groups is None else compare_joint(results, synthetic, opponent, labels, contest.groups),
-        worth=_weigh(results, others, difference, interval, synthetic.rows_added or len(contest.synthetic)),
-        classes=_class_entries(synthetic, opponent, contest),
-        confusions=_confusion_entries(synthetic, opponent, contest),
+        groups=compare_groups(synthetic, opponent, labels, splits.class_names, counts),
+        joint={} if splits.groups is None else compare_joint(results, synthetic, opponent, labels, splits.groups),
+        worth=_weigh(results, others, difference, interval, synthetic.rows_added or len(splits.synthetic)),
+        classes=_class_entries(synthetic, opponent, splits),
+        confusions=_confusion_entries(synthetic, opponent, splits),
         curves={name: result.curve() for name, result in by_name.items()},
         tuning=trials,
-        leaks=_leak_facts(contest),
-        settings={**settings, "captions": captions, "rows": _row_counts(contest)},
+        leaks=_leak_facts(splits),
+        settings={**settings, "captions": captions, "rows": _row_counts(splits)},
         cost=dict(cost),
-        not_varied=_not_varied(contest, settings["classifier"]),
-        notes=[*_note_limits(results, others), *_notes(trials, contest, len(difference.per_seed))],
+        not_varied=_not_varied(splits, settings["classifier"]),
+        notes=[*_note_limits(results, others), *_notes(trials, splits, len(difference.per_seed))],
         command=command,
         pictures=pictures,
     )
@@ -138,14 +131,14 @@ def _weigh(
     return count_equivalents(difference.value, interval, gains, synthetic_rows) or {}
 
 
-def _arm_entry(result: ArmResults, roles: Mapping[str, str], contest: Contest) -> dict[str, Any]:
-    predictions, labels = result.predictions(), contest.test.labels
-    count = len(contest.class_names)
+def _arm_entry(result: ArmResults, roles: Mapping[str, str], splits: Splits) -> dict[str, Any]:
+    predictions, labels = result.predictions(), splits.test.labels
+    count = len(splits.class_names)
     accuracy = estimate_mean((predictions == labels).astype(np.float64), labels)
     interval = (max(0.0, accuracy.low), min(1.0, accuracy.high))
     return {
         "name": result.arm.name,
-        "description": result.arm.describe_by("class" if contest.groups is None else "group"),
+        "description": result.arm.describe_by("class" if splits.groups is None else "group"),
         "side": result.arm.side,
         "role": roles.get(result.arm.name, ""),
         "options": result.options,
@@ -158,19 +151,19 @@ def _arm_entry(result: ArmResults, roles: Mapping[str, str], contest: Contest) -
         "worst_recall": float(np.nanmin(mean_recalls(labels, predictions, count))),
         "validation": result.mean("validation", "balanced_accuracy"),
         "validation_loss": result.mean("validation", "scaled_nll"),
-        "rows": {"real": 0 if result.arm.alone else len(contest.train), "added": result.rows_added},
+        "rows": {"real": 0 if result.arm.alone else len(splits.train), "added": result.rows_added},
         "seconds": sum(one["seconds"] for one in result.seeds),
     }
 
 
-def _class_entries(synthetic: ArmResults, opponent: ArmResults, contest: Contest) -> list[dict[str, Any]]:
-    count, labels = len(contest.class_names), contest.test.labels
+def _class_entries(synthetic: ArmResults, opponent: ArmResults, splits: Splits) -> list[dict[str, Any]]:
+    count, labels = len(splits.class_names), splits.test.labels
     after = mean_recalls(labels, synthetic.predictions(), count)
     before = mean_recalls(labels, opponent.predictions(), count)
-    tested, trained = contest.test.class_counts, contest.train.class_counts
-    made = contest.synthetic.class_counts
+    tested, trained = splits.test.class_counts, splits.train.class_counts
+    made = splits.synthetic.class_counts
     entries = []
-    for number, name in enumerate(contest.class_names):
+    for number, name in enumerate(splits.class_names):
         known = tested[name] > 0
         change = round(float(after[number] - before[number]), 12) if known else None
         entries.append(
@@ -188,9 +181,9 @@ def _class_entries(synthetic: ArmResults, opponent: ArmResults, contest: Contest
     return entries
 
 
-def _confusion_entries(synthetic: ArmResults, opponent: ArmResults, contest: Contest) -> list[dict[str, Any]]:
+def _confusion_entries(synthetic: ArmResults, opponent: ArmResults, splits: Splits) -> list[dict[str, Any]]:
     """Return the confusions whose share of their class changed most, largest first."""
-    names, labels = contest.class_names, contest.test.labels
+    names, labels = splits.class_names, splits.test.labels
     shares = []
     for result in (opponent, synthetic):
         counts = sum(confusion_matrix(labels, row, len(names)) for row in result.predictions())
@@ -212,9 +205,9 @@ def _confusion_entries(synthetic: ArmResults, opponent: ArmResults, contest: Con
     ]
 
 
-def _leak_facts(contest: Contest) -> dict[str, Any]:
+def _leak_facts(splits: Splits) -> dict[str, Any]:
     """Return what the leak check found, with its sentences under "lines"."""
-    facts, near = contest.leaks.facts(), contest.near_duplicates
+    facts, near = splits.leaks.facts(), splits.near_duplicates
     lines = ["No test row equals a training, validation or synthetic row (pixels and size compared by hash)."]
     dropped = {kind: number for kind, number in facts["dropped"].items() if number}
     if dropped:
@@ -235,20 +228,20 @@ def _leak_facts(contest: Contest) -> dict[str, Any]:
     return {**facts, "near_duplicates": [list(row) for row in near[:100]], "lines": lines}
 
 
-def _row_counts(contest: Contest) -> dict[str, int]:
+def _row_counts(splits: Splits) -> dict[str, int]:
     return {
-        "train": len(contest.train),
-        "validation": len(contest.validation),
-        "synthetic": len(contest.synthetic),
-        "test": len(contest.test),
+        "train": len(splits.train),
+        "validation": len(splits.validation),
+        "synthetic": len(splits.synthetic),
+        "test": len(splits.test),
     }
 
 
-def _not_varied(contest: Contest, classifier: str) -> list[str]:
+def _not_varied(splits: Splits, classifier: str) -> list[str]:
     return [
         "the synthetic rows: one fit of each generator and one set of draws from it",
-        f"the data: one set of {len(contest.train)} training rows",
-        f"the choices: made once, on {len(contest.validation)} validation rows",
+        f"the data: one set of {len(splits.train)} training rows",
+        f"the choices: made once, on {len(splits.validation)} validation rows",
         f"the classifier: one network ({classifier})",
     ]
 
@@ -268,14 +261,14 @@ def _note_limits(results: Sequence[ArmResults], others: Mapping[str, Mapping[str
     ]
 
 
-def _notes(trials: Trials, contest: Contest, seeds: int) -> list[str]:
-    notes = list(contest.notes)
+def _notes(trials: Trials, splits: Splits, seeds: int) -> list[str]:
+    notes = list(splits.notes)
     if not trials:
         notes.insert(0, "There are no validation rows, so nothing was chosen: every arm took the defaults.")
     if seeds < MINIMUM_SEEDS:
         notes.insert(0, f"With fewer than {MINIMUM_SEEDS} seeds the verdict is always 'no clear change'.")
-    if trials and contest.groups is not None:
-        notes += _note_unseen(contest.groups)
+    if trials and splits.groups is not None:
+        notes += _note_unseen(splits.groups)
     return notes
 
 

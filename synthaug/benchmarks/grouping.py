@@ -11,8 +11,7 @@ import numpy as np
 from datasets import Dataset
 from numpy.typing import NDArray
 
-from synthaug.columns import Columns
-from synthaug.groups import SEPARATOR, check_group_by, read_groups
+from synthaug.data import SEPARATOR, Columns, check_group_by, read_groups
 
 __all__ = ["Grouping", "find_grouping", "source_kind"]
 

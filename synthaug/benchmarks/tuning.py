@@ -8,8 +8,7 @@ from typing import Any
 
 from synthaug.benchmarks.arms import BEST, Arm, parse_arm
 from synthaug.benchmarks.cells import Cell
-from synthaug.classical import POLICIES
-from synthaug.metrics import TUNING_SEEDS
+from synthaug.core import POLICIES, TUNING_SEEDS
 
 __all__ = ["TRIALS", "Trials", "Tuner", "count_trials", "describe_options"]
 

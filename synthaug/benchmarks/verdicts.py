@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from synthaug.metrics import MINIMUM_SEEDS, Estimate, judge_difference
+from synthaug.core import MINIMUM_SEEDS, Estimate, judge_difference
 
 __all__ = ["decide", "write_sentence"]
 

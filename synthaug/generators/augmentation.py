@@ -28,7 +28,7 @@ DRAWS = 11
 
 
 class UniformSource(Protocol):
-    """What augmentation needs of a source of random numbers (`synthaug.noise.BatchRandom` is one)."""
+    """What augmentation needs of a source of random numbers (`synthaug.core.noise.BatchRandom` is one)."""
 
     def uniform(self, *shape: int) -> Tensor:
         """Return uniforms in [0, 1), (rows, *shape) float32."""
@@ -46,7 +46,7 @@ class Augmentation:
         cutout: Side of the square that is greyed out, as a fraction of the side.
 
     Example:
-        >>> from synthaug.noise import BatchRandom
+        >>> from synthaug.core.noise import BatchRandom
         >>> images = torch.zeros(2, 1, 8, 8)
         >>> Augmentation(translation=0.125)(images, BatchRandom(0, 0, start=0, count=2)).shape
         torch.Size([2, 1, 8, 8])

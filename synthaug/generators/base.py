@@ -13,9 +13,7 @@ import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from synthaug.errors import InputError
-from synthaug.noise import BatchRandom
-from synthaug.tensorfiles import Layout
+from synthaug.core import BatchRandom, InputError, Layout
 
 __all__ = ["ConditionalGenerator", "Objective", "Preset", "check_range"]
 

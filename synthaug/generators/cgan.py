@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthaug.errors import InputError
-from synthaug.generators.adversary import (
+from synthaug.core import BatchRandom, InputError
+from synthaug.generators.augmentation import Augmentation
+from synthaug.generators.base import ConditionalGenerator, Objective, Preset, check_range
+from synthaug.generators.discriminator import (
     GROUP,
     SLOPE,
     CellCanvas,
@@ -28,9 +30,6 @@ from synthaug.generators.adversary import (
     scale_start,
     stack_levels,
 )
-from synthaug.generators.augmentation import Augmentation
-from synthaug.generators.base import ConditionalGenerator, Objective, Preset, check_range
-from synthaug.noise import BatchRandom
 
 __all__ = ["CGAN", "GeneratorNetwork"]
 

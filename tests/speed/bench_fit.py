@@ -10,9 +10,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from synthaug.budget import Budget
 from synthaug.generators import GENERATORS
-from synthaug.training import Schedule, train
+from synthaug.training.budget import Budget
+from synthaug.training.loop import Schedule, train
 
 SHAPES = {"digits 8x8": (8, 1), "MNIST 28x28": (28, 1), "CIFAR 32x32 RGB": (32, 3), "64x64 RGB": (64, 3)}
 COUNTS = {"20 a class": 20, "500 a class": 500}

@@ -23,14 +23,12 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Picture
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from toys import ToyGenerator
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from synthaug.balance import BalancePlan
-from synthaug.drawing import Sampler
-from synthaug.generation import write_rows
-from synthaug.noise import BLOCK_SIZE
+from synthaug.core import BLOCK_SIZE
+from synthaug.generation import Sampler, write_rows
+from tests.toys import ToyGenerator
 
 ROWS, ROUNDS = 4_096 * BLOCK_SIZE, 3
 IMAGES = torch.nn.functional.interpolate(torch.rand(32 * BLOCK_SIZE, 3, 8, 8) * 2 - 1, size=32, mode="bilinear")

@@ -12,14 +12,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Features
-from datasets import Dataset as Rows
-from datasets import Image as ImageFeature
+from datasets import ClassLabel, Dataset as Rows, Features, Image as ImageFeature
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.transforms import v2
 
 import synthaug
-from synthaug.png import encode_png
+from synthaug.generation import encode_png
 
 COUNT, ROUNDS, SIZE = 1_000, 9, 32
 TO_FLOAT = v2.Compose([v2.ToImage(), v2.RandomHorizontalFlip(), v2.ToDtype(torch.float32, scale=True)])

@@ -11,14 +11,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, Features
-from datasets import Image as ImageFeature
+from datasets import Dataset, Features, Image as ImageFeature
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
-from synthaug.noise import BLOCK_SIZE
-from synthaug.sampling import encode_images
-from synthaug.shards import ShardWriter
+from synthaug.core import BLOCK_SIZE
+from synthaug.generation.shards import ShardWriter
+from synthaug.generation.synthetic_rows import encode_images
 
 FEATURES = Features({"image": ImageFeature()})
 ROWS = 1_536

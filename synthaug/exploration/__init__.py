@@ -1,1 +1,0 @@
-"""Looking into a latent space: `synthaug explore`."""

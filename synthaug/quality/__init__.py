@@ -1,1 +1,0 @@
-"""What the rows of a fitted generator are worth on their own: `synthaug evaluate`."""

@@ -1,1 +1,0 @@
-"""Likelihoods and suspicions of rows: `synthaug score`."""
