@@ -192,7 +192,7 @@ def _refuse_input(output: Path, *datasets: str) -> None:
     for dataset in datasets:
         place = Path(dataset).resolve()
         if (place.exists() or "*" in dataset) and output.resolve() in (place, *place.parents):
-            raise InputError(f"output {str(output)!r} holds {dataset!r}, which is read; give another folder")
+            raise InputError(f"output {str(output)!r} is or holds {dataset!r}, which is read; give another folder")
 
 
 def _write_beside(

@@ -20,6 +20,7 @@ from synthaug.benchmarks.training_data import collect_data
 from synthaug.benchmarks.tuning import TRIALS
 from synthaug.classifiers import CLASSIFIERS, resolve_device
 from synthaug.core import BACKENDS, TUNING_SEEDS, InputError, OutputFolder, __version__, suggest
+from synthaug.generation import name_generator
 from synthaug.generators import ConditionalGenerator
 
 __all__ = ["benchmark"]
@@ -122,6 +123,7 @@ def benchmark(
         "steps": template.steps, "classifier": classifier, "backend": backend, "device": device,
         "drop_leaks": drop_leaks, "source": splits.leaks.run, **splits.digests(),
         **({} if splits.groups is None else {"group_by": splits.groups.facts()}),
+        **({"generator": name_generator(generator)} if generator and any("latent-" in name for name in names) else {}),
     }  # fmt: skip
     processes = count_processes(device, num_processes, shown_bytes=splits.shown_bytes)
     setting = Setting(template, seeds, processes, named)

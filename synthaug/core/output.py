@@ -114,7 +114,7 @@ class OutputFolder:
         earlier: Earlier | None = None,
     ) -> None:
         self.path = Path(path)
-        self._root = self.path.resolve()
+        self._root = Path(os.path.realpath(self.path))  # unlike resolve() it leaves a loop of links to mkdir
         self._command, self._fresh, self._earlier = command, fresh, earlier
         self._arguments = json.loads(json.dumps(dict(arguments)))  # compare what JSON keeps: tuples become lists
         self._mark = _Mark(command, self._arguments)
@@ -124,8 +124,6 @@ class OutputFolder:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> OutputFolder:
-        if self.path.is_file():
-            raise InputError(f"output {str(self.path)!r} is a file; give a folder")
         with contextlib.ExitStack() as stack:
             stack.enter_context(stopped_at_once("run the same command again"))
             try:
@@ -499,9 +497,11 @@ def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder (made if need be) as its only writer."""
     from filelock import FileLock, Timeout
 
-    existed = folder.exists()
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
+        if folder.is_file():
+            raise InputError(f"output {str(folder)!r} is a file; give a folder")
+        existed = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from synthaug.generation.dataset_folder import ShardFolder, read_earlier
     from synthaug.generation.export import DATASET_FILES, write_dataset
     from synthaug.generation.generating import generate, write_rows
-    from synthaug.generation.jobs import resolve_filter
+    from synthaug.generation.jobs import name_generator, resolve_filter
     from synthaug.generation.mixing import mix, strip
     from synthaug.generation.png import encode_png
 else:

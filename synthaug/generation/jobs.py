@@ -38,7 +38,7 @@ from synthaug.generation.synthetic_rows import Origin, SyntheticRows
 from synthaug.generators import ConditionalGenerator, checkpoint_hash, load_run, read_source
 from synthaug.publishing import drop_local_paths
 
-__all__ = ["GenerationJob", "resolve_filter"]
+__all__ = ["GenerationJob", "name_generator", "resolve_filter"]
 
 
 @dataclass
@@ -92,8 +92,8 @@ class GenerationJob:
             plan=_in_label_order(plan, generator.class_names),
             sampler=Sampler(generator, resolved, seed=seed, temperature=temperature),
             filter_name=name,
-            judge=None if judge is None else _name(judge),
-            origin=Origin(**_name(generator), seed=seed),
+            judge=None if judge is None else name_generator(judge),
+            origin=Origin(**name_generator(generator), seed=seed),
             source=source,
             features=output_features(real_features),
             columns=columns,
@@ -286,7 +286,7 @@ def _shorten(value: Any) -> str:
     return text if len(text := repr(value)) <= 60 else f"{text[:60]}..."
 
 
-def _name(generator: ConditionalGenerator) -> dict[str, str]:
+def name_generator(generator: ConditionalGenerator) -> dict[str, str]:
     """Return family and hash of the weights."""
     run = generator.run_folder
     weights = _hash_weights(generator) if run is None else checkpoint_hash(run)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as Pillow
 from sklearn.datasets import load_digits
@@ -262,6 +263,23 @@ def test_interrupted_resumed_finished_and_other_arguments(rows, quick, tmp_path,
 
 
 # ----------------------------------------------------------------------------------------------------------- leaks
+
+
+def test_rows_made_by_another_generator_are_another_benchmark(rows, quick, tmp_path):
+    def run(seed, *arms):
+        torch.manual_seed(seed)
+        return benchmark(
+            dataset(*rows["real"]), dataset(*rows["extra"]), test=dataset(*rows["test"]), arms=arms, seeds=1, steps=2,
+            generator=synthaug.CVAE(class_names=NAMES, image_size=8, channels=1), output=tmp_path / arms[-1],
+            num_processes=1,
+        )  # fmt: skip
+
+    first = run(0, FIXED[1], "real", "best+latent-smote")
+    assert run(0, FIXED[1], "real", "best+latent-smote").to_dict() == first.to_dict()
+    with pytest.raises(InputError, match=r"other arguments \(generator\)"):
+        run(1, FIXED[1], "real", "best+latent-smote")
+    run(0, *FIXED)
+    run(1, *FIXED)  # it draws nothing for these
 
 
 def test_leaks_are_refused_or_dropped_but_never_what_the_run_has_seen(rows):

@@ -335,9 +335,18 @@ def test_a_lock_left_by_a_dead_process_does_not_hold(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_bad_input(tmp_path):
     (tmp_path / "file").touch()
-    for path, message in ((tmp_path / "file" / "below", "cannot be written"), (tmp_path / "file", "is a file")):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    for name, message in (
+        ("file", "is a file; give a folder"),
+        ("file/below", r"cannot be written \(.*\); give another folder"),
+        ("loop", r"cannot be written \(.*\); give another folder"),
+        ("loop/below", r"cannot be written \(.*\); give another folder"),
+        ("nowhere", r"cannot be written \(File exists\); give another folder"),
+        ("x" * 300, r"cannot be written \(File name too long\); give another folder"),
+    ):
         with pytest.raises(InputError, match=message):
-            make(path)
+            make(tmp_path / name)
 
 
 def test_write_file_replaces_whole_files(tmp_path):
