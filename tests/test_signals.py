@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import make_runs
+from small_runs import make_run_and_rows
 from test_generation import PLAN, tree
 from toys import ToyGenerator
 
@@ -190,16 +190,16 @@ WORDS = {
     "inspect": "inspect digits",
     "fit": "fit digits --generator cvae --images 1M --set generator.width=8 --num-processes {processes} -o {made}",
     "generate": "generate {run} --per-class 200_000 --filter none --num-processes {processes} -o {made}",
-    "benchmark": "benchmark --real digits --synthetic {run} --test digits --drop-leaks --seeds 3 "
+    "benchmark": "benchmark --real digits --synthetic {rows} --test digits --drop-leaks --seeds 3 "
     "--num-processes {processes} -o {made}",
     "evaluate": "evaluate {run} --test digits --real digits --drop-leaks --num-processes {processes} -o {made}",
     "recommend": "recommend digits --images 20k --num-processes {processes} -o {made}",
 }
 
 
-def start_command(command, folder, run="nowhere", processes=2):
+def start_command(command, folder, processes=2, *, run="nowhere", rows="nowhere"):
     (folder / "here").mkdir(parents=True)
-    words = WORDS[command].format(run=run, processes=processes, made=folder / "made").replace("_000", "000")
+    words = WORDS[command].format(run=run, rows=rows, processes=processes, made=folder / "made").replace("_000", "000")
     return start(folder, "-m", "synthaug", *words.split(), cwd=folder / "here")
 
 
@@ -215,20 +215,18 @@ def test_a_signal_in_the_imports_of_a_command_ends_it(command, number, group, tm
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    make_runs(synthaug.open_dataset("digits"), folder, images=640)
-    return folder / "cvae"
+def folders(tmp_path_factory):
+    return make_run_and_rows(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("command", WORDS)
-def test_a_signal_at_any_time_to_a_command_or_its_group(command, processes, run_folder, tmp_path):
+def test_a_signal_at_any_time_to_a_command_or_its_group(command, processes, folders, tmp_path):
     kinds = itertools.product((signal.SIGINT, signal.SIGTERM), (os.kill, os.killpg), (0.5, 1, 1.5, 2, 3, 5))
     for count, (number, kill, seconds) in enumerate(kinds):
         folder = tmp_path / str(count)
-        process = start_command(command, folder, run_folder, processes)
+        process = start_command(command, folder, processes, **folders)
         time.sleep(seconds)
         if process.poll() is None:
             kill(process.pid, number)
