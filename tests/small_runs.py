@@ -11,10 +11,18 @@ import torch
 from datasets import Dataset
 
 import synthaug
+<<<<<<< HEAD
 from synthaug.classifiers import fit_judge, load_judge, save_judge
 from synthaug.data import to_tensor
 from synthaug.generators import save_generator
 from synthaug.training import completion
+=======
+from synthaug import completion
+from synthaug.balance import per_class_plan
+from synthaug.checkpoint import load_judge, save_generator, save_judge
+from synthaug.codec import to_tensor
+from synthaug.judge import fit_judge
+>>>>>>> h-start
 
 SIZES = {"glow": {"dense_steps": 2, "dense_width": 16}, "cgan": {"width": 16}}
 
@@ -40,3 +48,12 @@ def make_runs(rows: Dataset, folder: Path, *, images: int) -> None:
         shutil.copy(folder / "cvae" / "source.json", folder / name)
         save_judge(folder / name, load_judge(folder / "cvae"))
         save_generator(folder / name, generator, {**config, **size})
+
+
+def make_run_and_rows(folder: Path) -> dict[str, Path]:
+    """Fit folder/cvae on the digits, generate from it without a filter, and return both folders by name."""
+    make_runs(synthaug.open_dataset("digits"), folder, images=640)
+    generator = synthaug.load_generator(folder / "cvae")
+    plan = per_class_plan(dict.fromkeys(generator.class_names, 0), 20)
+    synthaug.generate(generator, plan, filter="none", output=folder / "rows")
+    return {"run": folder / "cvae", "rows": folder / "rows"}

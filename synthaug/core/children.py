@@ -35,6 +35,9 @@ def start_child(
         arguments: What it finds in sys.argv[1:].
         environment: Variables besides those of this process.
         **streams: stdin and stdout, as in `subprocess.Popen`.
+
+    Raises:
+        FailedError: If the system does not start it.
     """
     variables = {**os.environ, **(environment or {}), "PYTHONSAFEPATH": "1"}
     paths = variables.pop("PYTHONPATH", "").split(os.pathsep)
@@ -44,6 +47,11 @@ def start_child(
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # the child inherits it
     try:
         return subprocess.Popen(command, env=variables, start_new_session=True, **streams)
+    except OSError as error:
+        from synthaug.errors import FailedError  # not above: a child has no package yet
+
+        reason = f"cannot start another process ({error.strerror})"
+        raise FailedError(f"{reason}; use --num-processes 1 (num_processes=1), or allow more") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -111,6 +111,7 @@ class WorkerPool:
         questions, answers = process.stdin, process.stdout
         assert questions is not None and answers is not None
         questions.write(self._first)
+        questions.flush()
         while True:
             while len(sent) < self._ahead:
                 try:
@@ -169,15 +170,13 @@ def serve() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nothing else may write between the answers
-    caller, sent = pickle.load(sys.stdin.buffer)
-    function = _read_function(caller, sent)
-    while True:
-        try:
-            argument = pickle.load(sys.stdin.buffer)
-        except EOFError:
-            return
-        answers.write(_answer(function, argument))
-        answers.flush()
+    try:
+        function = _read_function(*pickle.load(sys.stdin.buffer))
+        while True:
+            answers.write(_answer(function, pickle.load(sys.stdin.buffer)))
+            answers.flush()
+    except (EOFError, BrokenPipeError, pickle.UnpicklingError):  # the caller has ended
+        os._exit(1)
 
 
 def _answer(function: Callable[[Any], Any], argument: Any) -> bytes:

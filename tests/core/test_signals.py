@@ -11,6 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+<<<<<<< HEAD:tests/core/test_signals.py
+=======
+from small_runs import make_run_and_rows
+from test_generation import PLAN, tree
+from toys import ToyGenerator
+>>>>>>> h-start:tests/test_signals.py
 
 import synthaug
 from synthaug.core import StoppedError, StopSignals, signals, stopped_at_once
@@ -188,17 +194,27 @@ WORDS = {
     "inspect": "inspect digits",
     "fit": "fit digits --generator cvae --images 1M --set generator.width=8 --num-processes {processes} -o {made}",
     "generate": "generate {run} --per-class 200_000 --filter none --num-processes {processes} -o {made}",
-    "benchmark": "benchmark --real digits --synthetic {run} --test digits --drop-leaks --seeds 3 "
+    "benchmark": "benchmark --real digits --synthetic {rows} --test digits --drop-leaks --seeds 3 "
     "--num-processes {processes} -o {made}",
     "evaluate": "evaluate {run} --test digits --real digits --drop-leaks --num-processes {processes} -o {made}",
     "recommend": "recommend digits --images 20k --num-processes {processes} -o {made}",
 }
 
 
-def start_command(command, folder, run="nowhere", processes=2):
+def start_command(command, folder, processes=2, *, run="nowhere", rows="nowhere"):
     (folder / "here").mkdir(parents=True)
-    words = WORDS[command].format(run=run, processes=processes, made=folder / "made").replace("_000", "000")
-    return start(folder, "-m", "synthaug", *words.split(), cwd=folder / "here")
+    words = WORDS[command].format(run=run, rows=rows, processes=processes, made=folder / "made").replace("_000", "000")
+    process = start(folder, "-m", "synthaug", *words.split(), cwd=folder / "here")
+    deadline = time.monotonic() + 60
+    while not handles(process, signal.SIGTERM):  # Python itself starts
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    return process
+
+
+def handles(process, number):
+    (caught,) = re.findall(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())
+    return int(caught, 16) >> number - 1 & 1
 
 
 @pytest.mark.parametrize(("command", "number", "group"), [("inspect", 2, False), ("fit", 15, True)])
@@ -213,20 +229,18 @@ def test_a_signal_in_the_imports_of_a_command_ends_it(command, number, group, tm
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    make_runs(synthaug.open_dataset("digits"), folder, images=640)
-    return folder / "cvae"
+def folders(tmp_path_factory):
+    return make_run_and_rows(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 @pytest.mark.parametrize("command", WORDS)
-def test_a_signal_at_any_time_to_a_command_or_its_group(command, processes, run_folder, tmp_path):
-    kinds = itertools.product((signal.SIGINT, signal.SIGTERM), (os.kill, os.killpg), (0.5, 1, 1.5, 2, 3, 5))
+def test_a_signal_at_any_time_to_a_command_or_its_group(command, processes, folders, tmp_path):
+    kinds = itertools.product((signal.SIGINT, signal.SIGTERM), (os.kill, os.killpg), (0, 0.5, 1, 2, 3, 5))
     for count, (number, kill, seconds) in enumerate(kinds):
         folder = tmp_path / str(count)
-        process = start_command(command, folder, run_folder, processes)
+        process = start_command(command, folder, processes, **folders)
         time.sleep(seconds)
         if process.poll() is None:
             kill(process.pid, number)

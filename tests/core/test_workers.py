@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -9,6 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+<<<<<<< HEAD:tests/core/test_workers.py
+=======
+from small_runs import make_run_and_rows
+from toy_calls import act
+>>>>>>> h-start:tests/test_workers.py
 
 import synthaug
 from synthaug.core import FailedError, InputError, WorkerPool
@@ -88,22 +94,20 @@ COMMANDS = {
     "fit": "fit digits --generator cvae --images 640 --limit-per-class 20 --set generator.width=8",
     "generate": "generate {run} --per-class 70 --filter none",
     "evaluate": "evaluate {run} --test digits --real digits --drop-leaks --per-class 65 --seeds 1",
-    "benchmark": "benchmark --real digits --synthetic {run} --test digits --drop-leaks --seeds 2 --steps 5 "
+    "benchmark": "benchmark --real digits --synthetic {rows} --test digits --drop-leaks --seeds 2 --steps 5 "
     "--limit-per-class 20 --arms real,real+classical,real+classical+synthetic",
 }
 
 
 @pytest.fixture(scope="module")
-def run_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    make_runs(synthaug.open_dataset("digits"), folder, images=640)
-    return folder / "cvae"
+def folders(tmp_path_factory):
+    return make_run_and_rows(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_on_two_processes_imports_from_the_current_folder(command, trap, run_folder, tmp_path):
-    words = [*COMMANDS[command].format(run=run_folder).split(), "--output", str(tmp_path / "out")]
+def test_no_command_on_two_processes_imports_from_the_current_folder(command, trap, folders, tmp_path):
+    words = [*COMMANDS[command].format(**folders).split(), "--output", str(tmp_path / "out")]
     words = [sys.executable, "-P", "-m", "synthaug", *words, "--num-processes", "2"]  # as the script `synthaug`
     environment = {**os.environ, "PYTHONPATH": PACKAGE}
     done = subprocess.run(words, cwd=trap, env=environment, capture_output=True, text=True, timeout=300, check=False)
@@ -196,6 +200,17 @@ def test_a_worker_that_dies_is_one_clear_error(pool, end, words):
             future.result(timeout=60)
 
 
+def test_a_process_that_cannot_be_started_is_one_clear_error(pool):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())), before[1]))
+    try:
+        with pytest.raises(FailedError, match=r"cannot start another process \(Too many open files\).*num_processes=1"):
+            pool.grow(2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert pool.submit(("pass",)).result()
+
+
 def test_a_pool_that_is_left_ends_its_workers_at_once():
     started = time.monotonic()
     with WorkerPool(act) as pool:
@@ -214,7 +229,8 @@ def test_a_worker_leaves_signals_to_its_caller(pool):
     assert pool.submit(("pass",)).result() == number
 
 
-def test_a_worker_ends_with_its_caller_in_the_middle_of_a_call(tmp_path):
+@pytest.mark.parametrize("moment", ["start", "call"])
+def test_a_worker_ends_with_its_caller_whatever_it_does(moment):
     code = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent.parent.parent)!r})
@@ -222,15 +238,16 @@ from tests.toy_calls import act
 from synthaug.core import WorkerPool
 with WorkerPool(act) as pool:
     pool.grow(1)
-    print(pool.submit(("pass",)).result(), flush=True)
+    if {moment!r} == "call":
+        pool.submit(("pass",)).result()
+    print(pool._workers[0][0].pid, flush=True)
     pool.submit(("sleep", 1000)).result()
 """
-    environment = {**os.environ, "PYTHONPATH": PACKAGE}
-    caller = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    caller = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": PACKAGE}, **pipes)
     number = int(caller.stdout.readline())
     caller.kill()
-    caller.wait()
-    caller.stdout.close()
+    assert caller.communicate(timeout=60) == (b"", b"")  # the worker has its stderr too, and says nothing
     deadline = time.monotonic() + 60
     while Path(f"/proc/{number}").exists():
         assert time.monotonic() < deadline
