@@ -53,7 +53,7 @@ def test_the_same_again_is_finished_and_other_arguments_are_refused(home):
     before = (home / "again" / "exploration.json").stat().st_mtime_ns
     assert synthaug.explore(home / "cgan", output=home / "again", per_class=1) == made
     assert (home / "again" / "exploration.json").stat().st_mtime_ns == before
-    with pytest.raises(synthaug.InputError, match=r"other arguments \(seed\).*--fresh"):
+    with pytest.raises(synthaug.InputError, match=r"other arguments \(seed\).*fresh=True"):
         synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1)
     synthaug.explore(home / "cgan", output=home / "again", per_class=1, seed=1, fresh=True)
     assert json.loads((home / "again" / "exploration.json").read_text())["arguments"]["seed"] == 1

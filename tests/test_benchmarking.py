@@ -267,7 +267,7 @@ def test_interrupted_resumed_finished_and_other_arguments(rows, quick, tmp_path,
     assert len(again) == report.cost["cells"] - 3 and not set(again) & set(done)
     again.clear()
     assert run().to_dict() == report.to_dict() and not again
-    with pytest.raises(InputError, match=r"other arguments \(seeds, steps\); use them again or add --fresh"):
+    with pytest.raises(InputError, match=r"other arguments \(seeds, steps\); use them again or add fresh=True"):
         run(steps=4, seeds=2)
     (folder / "mine.txt").write_text("stays")
     with pytest.raises(InputError, match=r"'mine\.txt' not made by this command"):
@@ -285,7 +285,7 @@ def test_leaks_are_refused_or_dropped_but_never_what_the_run_has_seen(rows):
     real, extra, test = (dataset(*rows[name]) for name in ("real", "extra", "test"))
     leaky = dataset(*(np.concatenate([rows["real"][i], rows["test"][i][:7]]) for i in (0, 1)))
     with pytest.raises(
-        InputError, match=r"7 are among the real rows \(test rows 0, 1, 2, 3, 4 and 2 more\).*--drop-leaks"
+        InputError, match=r"7 are among the real rows \(test rows 0, 1, 2, 3, 4 and 2 more\).*drop_leaks=True"
     ):
         load_contest(leaky, {"synthetic": extra}, test)
     contest = load_contest(leaky, {"synthetic": extra}, test, drop_leaks=True)

@@ -373,7 +373,7 @@ def test_alone_it_prints_its_help(capsys):
 
 def test_generate_counts_the_rows_that_a_limited_fit_took(capsys, tmp_path, run_folder, good, refuse):
     words = ["generate", run_folder, "--balance", "7", "--filter", "none", "--limit-per-class", "5"]
-    refuse("limit_per_class speaks of the rows of mix_with", *words, "--output", "{out}")
+    refuse("--limit-per-class speaks of the rows of --mix-with", *words, "--output", "{out}")
     words += ["--mix-with", good, "--output", tmp_path / "mixed"]
     assert cli._run([str(word) for word in words], debug=False) == 0
     record = json.loads((tmp_path / "mixed" / "synthaug.json").read_text())

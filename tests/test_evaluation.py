@@ -351,7 +351,7 @@ def test_seen_test_rows_can_be_left_out(run_folder, quick, tmp_path, capsys):
 
 def test_seen_test_rows_and_unknown_training_rows_are_refused(run_folder, quick):
     splits, generator = open_splits("digits"), synthaug.load_generator(run_folder)
-    with pytest.raises(InputError, match=r"test rows are among the train rows of the run.*add --drop-leaks"):
+    with pytest.raises(InputError, match=r"test rows are among the train rows of the run.*add drop_leaks=True"):
         evaluate(generator, splits["train"])
     with pytest.raises(InputError, match=r"none of the 540 real rows is among the 160 rows.*--real"):
         evaluate(generator, splits["test"], real=splits["test"])

@@ -286,7 +286,7 @@ def test_other_arguments_are_refused_until_fresh(tmp_path, options, keys):
     run(tmp_path / "out")
     with pytest.raises(InputError, match="other arguments") as caught:
         run(tmp_path / "out", **options)
-    assert keys in str(caught.value) and "--fresh" in str(caught.value)
+    assert keys in str(caught.value) and "fresh=True" in str(caught.value)
     run(tmp_path / "out", **options, fresh=True)
     run(tmp_path / "new", **options)
     assert tree(tmp_path / "out") == tree(tmp_path / "new")

@@ -126,5 +126,5 @@ def test_a_benchmark_reports_the_groups(tmp_path):
 def test_rows_of_a_run_that_knows_no_groups_are_refused_in_one_line():
     made = make_rows({("zero", "blue"): 4})
     made = made.remove_columns("colour").add_column("colour", [None] * 4, feature=Value("string"))
-    with pytest.raises(InputError, match=r"rows of 'cvae' have no value in 'colour'.*--group-by label,colour"):
+    with pytest.raises(InputError, match=r"rows of 'cvae' have no value in 'colour'.*same group_by .label,colour"):
         load_contest(make_rows(BIASED), {"cvae": made}, None, group_by=GROUP_BY)

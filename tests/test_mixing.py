@@ -145,7 +145,7 @@ def test_write_dataset(tmp_path):
     assert loaded["test"]["synthetic"][:] == [False] * 3
     assert set(PROVENANCE) == set(loaded["train"].features["provenance"])
     assert write_dataset({"train": mixed, "test": make_real((1, 1, 1))}, tmp_path / "out") == out
-    with pytest.raises(InputError, match=r"splits.*--fresh"):
+    with pytest.raises(InputError, match=r"splits.*fresh=True"):
         write_dataset(mixed, tmp_path / "out")
     plain = write_dataset(strip(mixed), tmp_path / "out", fresh=True)
     assert load_dataset(str(plain), split="train").features == make_real().features

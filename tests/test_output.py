@@ -42,7 +42,7 @@ def test_the_same_call_again_finds_the_folder_finished(tmp_path):
     make(tmp_path / "out")
     with OutputFolder(tmp_path / "out", "fit", {"seed": 0}) as made:
         assert made.has_finished("config.json") and not made.has_finished("gone.json")
-    with pytest.raises(InputError, match=r"other arguments \(seed\).*--fresh"):
+    with pytest.raises(InputError, match=r"other arguments \(seed\).*fresh=True"):
         make(tmp_path / "out", seed=1)
     with pytest.raises(InputError, match="made by synthaug fit; give another folder"):
         make(tmp_path / "out", "generate")

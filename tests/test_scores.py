@@ -104,7 +104,7 @@ def test_the_same_again_is_finished_and_other_rows_are_refused(runs, dirty, scor
     before = (scored["cvae"].folder / "scores.json").stat().st_mtime_ns
     again = synthaug.score(runs / "cvae", dirty, output=scored["cvae"].folder)
     assert again == scored["cvae"] and (again.folder / "scores.json").stat().st_mtime_ns == before
-    with pytest.raises(synthaug.InputError, match=r"other arguments .*rows.*--fresh"):
+    with pytest.raises(synthaug.InputError, match=r"other arguments .*rows.*fresh=True"):
         synthaug.score(runs / "cvae", dirty.select(range(50)), output=scored["cvae"].folder)
     with pytest.raises(synthaug.InputError, match="own column 'log_likelihood'"):
         loaded = datasets.load_dataset(str(scored["cvae"].folder), split="train")

@@ -140,7 +140,7 @@ def test_same_call_again_and_other_arguments(tmp_path):
     before = (folder / "model.safetensors").stat().st_mtime_ns
     fit(data, "cvae", output=folder, images=320)
     assert (folder / "model.safetensors").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match=r"fit\.images.*--fresh"):
+    with pytest.raises(InputError, match=r"fit\.images.*fresh=True"):
         fit(data, "cvae", output=folder, images=640)
     with pytest.raises(InputError, match=r"generator\.family"):
         fit(data, "cgan", output=folder, images=320)
@@ -166,7 +166,7 @@ def test_other_rows_under_the_same_output_are_refused(tmp_path):
     fit(rows, "cvae", output=tmp_path / "run", images=320)
     renamed = rows.cast_column("label", ClassLabel(names=[f"other {name}" for name in rows.features["label"].names]))
     for other in (rows.select(range(len(rows) - 1)), renamed):
-        with pytest.raises(InputError, match=r"other arguments \(rows of the dataset\).*--fresh"):
+        with pytest.raises(InputError, match=r"other arguments \(rows of the dataset\).*fresh=True"):
             fit(other, "cvae", output=tmp_path / "run", images=320)
 
 
