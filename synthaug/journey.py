@@ -258,7 +258,7 @@ def evaluate_run(
     if real is None and name not in splits:
         raise InputError(
             f"{test!r} has no split {name!r} in which the rows the run was fitted on could be found; name their "
-            "dataset with --real DATASET"
+            "dataset with real=DATASET"
         )
     rows = splits[name] if real is None else open_dataset(real, name)
     told = {"test_split": test_split, "real": real, "split": split, "output": output, **options}

@@ -11,18 +11,11 @@ import torch
 from datasets import Dataset
 
 import synthaug
-<<<<<<< HEAD
+from synthaug.balance import per_class_plan
 from synthaug.classifiers import fit_judge, load_judge, save_judge
 from synthaug.data import to_tensor
 from synthaug.generators import save_generator
 from synthaug.training import completion
-=======
-from synthaug import completion
-from synthaug.balance import per_class_plan
-from synthaug.checkpoint import load_judge, save_generator, save_judge
-from synthaug.codec import to_tensor
-from synthaug.judge import fit_judge
->>>>>>> h-start
 
 SIZES = {"glow": {"dense_steps": 2, "dense_width": 16}, "cgan": {"width": 16}}
 

@@ -62,7 +62,7 @@ class CellPool:
 
 def _explain(cell: Cell, error: BaseException) -> FailedError:
     reason = str(error) if isinstance(error, FailedError) else f"{type(error).__name__}: {error}"
-    fewer = "; run fewer at once: --num-processes 1" if "memory" in reason.lower() else ""
+    fewer = "; run fewer at once: num_processes=1" if "memory" in reason.lower() else ""
     return FailedError(f"cell {cell.arm}, seed {cell.seed} failed: {reason}{fewer}")
 
 

@@ -155,8 +155,7 @@ def _columns_of(options: Mapping[str, Any], source: Mapping[str, Any], real: Dat
     for key in ("image_column", "label_column"):
         given, fitted = options.get(key), source.get(key)
         if given and fitted and given != fitted:
-            flag = "--" + key.replace("_", "-")
-            raise InputError(f"{flag} is {given!r}, but the synthetic rows were made for {fitted!r}; leave it out")
+            raise InputError(f"{key} is {given!r}, but the synthetic rows were made for {fitted!r}; leave it out")
         found[key] = given or (fitted if fitted in real.column_names else None)
     return found
 

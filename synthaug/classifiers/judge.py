@@ -277,7 +277,7 @@ def load_judge(folder: str | Path) -> Judge:
     """
     path = Path(folder) / "judge.safetensors"
     if not path.is_file():
-        raise InputError(f"{str(folder)!r} has no judge.safetensors; use --filter none or fit again")
+        raise InputError(f"{str(folder)!r} has no judge.safetensors; use filter='none' or fit again")
     with explain_damage(path.parent):
         file = TensorFile.open(path)
         config = _read_arguments(file)

@@ -48,10 +48,10 @@ def start_child(
     try:
         return subprocess.Popen(command, env=variables, start_new_session=True, **streams)
     except OSError as error:
-        from synthaug.errors import FailedError  # not above: a child has no package yet
+        from synthaug.core.errors import FailedError  # not above: a child has no package yet
 
         reason = f"cannot start another process ({error.strerror})"
-        raise FailedError(f"{reason}; use --num-processes 1 (num_processes=1), or allow more") from error
+        raise FailedError(f"{reason}; use num_processes=1, or allow more") from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

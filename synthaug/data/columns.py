@@ -195,9 +195,11 @@ def _pick(what: str, given: str | None, candidates: list[str], dataset: Dataset)
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
+        marked = _find_marked(dataset, candidates) if what == "label" else None
+        if marked is not None and marked == (candidates, True):
+            raise InputError(f"no single label column{_describe_marked(*marked)}")
         listed = _listed(candidates)
-        remedy = _hint(what, dataset, floats=False) or f"; name one with {what}_column="
-        raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}{remedy}")
+        raise InputError(f"{len(candidates)} columns may hold the {what}s: {listed}; name one with {what}_column=")
     there = _listed(features, lambda name: f" ({_describe(features[name])})") or "nothing"
     raise InputError(f"no {what} column: {wanted} is needed, but there is only {there}{_hint(what, dataset)}")
 
@@ -214,19 +216,22 @@ def _describe(feature: Any) -> str:
     return str(kind) if isinstance(feature, Value) and kind else type(feature).__name__
 
 
-def _hint(what: str, dataset: Dataset, *, floats: bool = True) -> str:
+def _hint(what: str, dataset: Dataset) -> str:
     """Return what to do where labels are there in a form that is not read; empty for images, or if there are none."""
     if what != "label":
         return ""
     kinds = {name: getattr(feature, "dtype", "") for name, feature in dataset.features.items()}
     if several := next((name for name, feature in dataset.features.items() if isinstance(feature, List)), None):
         return f"; {several!r} holds a list in each row: write one label into a column of its own"
-    if found := _find_marked(dataset, [name for name, kind in kinds.items() if kind.startswith(_NUMERIC)]):
-        columns, one = found
-        form = "one label in one-hot form" if one else "several labels in a row"
-        return f"; {_listed(columns)} are {form} (0 and 1): write one column with the name of the class in each row"
-    floating = [name for name, kind in kinds.items() if floats and kind.startswith("float")]
+    if found := _find_marked(dataset, list(kinds)):
+        return _describe_marked(*found)
+    floating = [name for name, kind in kinds.items() if kind.startswith("float")]
     return f"; if {floating[0]!r} holds whole numbers, cast it to integers first" if floating else ""
+
+
+def _describe_marked(columns: list[str], one: bool) -> str:
+    form = "one label in one-hot form" if one else "several labels in a row"
+    return f"; {_listed(columns)} are {form} (0 and 1): write one column with the name of the class in each row"
 
 
 def _find_marked(dataset: Dataset, names: list[str]) -> tuple[list[str], bool] | None:
@@ -235,6 +240,7 @@ def _find_marked(dataset: Dataset, names: list[str]) -> tuple[list[str], bool] |
     Two columns are labels only where exactly one of them is 1 in every row.
     """
     rows = dataset.select(range(min(len(dataset), _MARKED_ROWS)))
+    names = [name for name in names if getattr(rows.features[name], "dtype", "").startswith(_NUMERIC)]
     values = {name: _read_column(rows, name).cast(pa.float64()).to_numpy(zero_copy_only=False) for name in names}
     marked = [name for name, column in values.items() if len(column) and np.isin(column, (0.0, 1.0)).all()]
     if len(marked) < 2:

@@ -49,14 +49,15 @@ def check_file(path: Path, root: Path) -> str:
     resolved = check_inside(path, root)
     if not resolved.is_file():
         raise InputError(f"{str(path)!r} is {describe_special(path) or 'not a regular file'}; remove it")
+    encoding = sys.getfilesystemencoding()
+    if encoding != "utf-8" and not str(resolved).isascii():
+        raise InputError(
+            f"the name {str(path)!a} cannot be read in this locale ({encoding}); set the environment variable "
+            "PYTHONUTF8=1"
+        )
     try:
         str(resolved).encode()
     except UnicodeEncodeError:
-        if sys.getfilesystemencoding() != "utf-8":
-            raise InputError(
-                f"the name {str(path)!a} cannot be read in this locale ({sys.getfilesystemencoding()}); "
-                "set the environment variable PYTHONUTF8=1"
-            ) from None
         raise InputError(f"the name {str(path)!a} is not valid UTF-8; rename it") from None
     return str(resolved)
 

@@ -92,13 +92,14 @@ def _split_folders(root: Path, images: Sequence[Path], passed: PassedOver) -> di
         raise InputError(
             f"{_listed(found)} in {str(root)!r} look like splits, but {_listed(others)} beside them {_do(others)} not; "
             f"move {_listed(others)} away, rename the splits if all are classes, or give one split alone, such as "
-            f"{str(root / _base(tops[min(deep)]))!r}"
+            f"{str(root / _base(tops[min(deep, key=lambda top: found[top] != 'train')]))!r}"
         )
     if not deep:
         beside = f" beside {_listed(others)}" if others else ""
+        what = "is a split without class folders or a class" if len(found) == 1 else "are splits or classes"
         raise InputError(
-            f"{_listed(found)} in {str(root)!r} may be splits without class folders or classes{beside}; put the images "
-            "of each class into a folder of its own in each split, or rename what is a class"
+            f"cannot tell whether {_listed(found)} in {str(root)!r} {what}{beside}; for splits, put the images into "
+            "folders such as train/CLASS or list them in a metadata.csv; for classes, rename them"
         )
     flat = next((top for top in found if top not in deep and found[top] == "train"), None)
     if flat is not None:
@@ -107,7 +108,7 @@ def _split_folders(root: Path, images: Sequence[Path], passed: PassedOver) -> di
             "images of each class into a folder of its own"
         )
     called = own_names(list(found.items()))
-    passed.add("images beside the split folders", sum(len(file.parts) == 1 for file in images))
+    passed.add("image(s) beside the split folders", sum(len(file.parts) == 1 for file in images))
     return {called[top]: tops[top] for top in found}
 
 
@@ -146,7 +147,7 @@ def _drop_beside(rows: list[_Row], split: str, passed: PassedOver) -> list[_Row]
     inside = [row for row in rows if row.folders]
     if not inside and split != "train":
         return rows
-    passed.add("images beside the class folders", len(rows) - len(inside))
+    passed.add("image(s) beside the class folders", len(rows) - len(inside))
     return inside
 
 
@@ -162,9 +163,9 @@ def _drop_masks(root: Path, rows: list[_Row], passed: PassedOver) -> list[_Row]:
         folder = next((name for name in row.folders[1:] if name.lower() in _MASKS), None)
         match = _MASK_FILE.fullmatch(row.file.stem)
         if folder is not None:
-            passed.add(f"images in folders called {folder!r}")
+            passed.add(f"image(s) in folders called {folder!r}")
         elif match is not None and (row.file.parent, match[1]) in stems:
-            passed.add("masks beside the images that they are named after")
+            passed.add("mask(s) named after the image beside")
         else:
             kept.append(row)
     lost = {row.folders[0] for row in rows if row.folders} - {row.folders[0] for row in kept if row.folders}
@@ -242,8 +243,9 @@ def check_stems(root: Path, files: Iterable[Path], remedy: str) -> None:
 
 def notice_names(splits: Iterable[str]) -> list[str]:
     """Return a notice for each split that keeps its own name because another one has the same word."""
-    own = [(name, word) for name in splits if (word := find_split(name)) not in (None, name)]
-    return [f"{name!r} is read as a split of its own, apart from {word!r}" for name, word in own]
+    words = {name: find_split(name) for name in splits}
+    own = [(name, word) for name, word in words.items() if word != name and list(words.values()).count(word) > 1]
+    return [f"{name!r} is read as a split of its own, apart from {word!r}" for name, word in own if word]
 
 
 def _notice_splits(rows: dict[str, list[_Row]], splits: dict[str, list[_Row]]) -> list[str]:

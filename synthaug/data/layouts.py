@@ -21,7 +21,7 @@ from huggingface_hub.utils import logging as hub_logging
 from synthaug.core import MARK, InputError
 from synthaug.data.codec import SUFFIXES
 from synthaug.data.columns import as_image_columns
-from synthaug.data.confinement import check_inside, confine, describe_special, replace_column
+from synthaug.data.confinement import check_file, check_inside, confine, describe_special, replace_column
 from synthaug.data.image_folders import notice_names, open_image_folders
 from synthaug.data.lists import LISTS, open_lists
 from synthaug.data.notices import PassedOver, add_notices
@@ -31,7 +31,7 @@ from synthaug.data.table_files import check_arrow, read_features, read_parquet
 __all__ = ["check_cache", "open_folder", "open_glob", "open_parquet", "quiet_datasets"]
 
 _SHARD = re.compile(r"([\w.]+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
-_PART = re.compile(r"[ _.-]*(?!(19|20)\d\d$)\d+$")
+_PART = re.compile(r"[ _.-]*(?<!\d)(?!(19|20)\d\d$)\d+$")
 """The number of a part at the end of a file's name: train_3, train-00012. A year is none."""
 
 
@@ -80,7 +80,7 @@ def open_folder(root: Path) -> dict[str, Dataset]:
         )
     if tables:
         splits, notices = _open_tables(root, tables, images, passed)
-        read = set(tables)
+        read = {*tables, *images}
     elif lists:
         splits, notices = open_lists(root, lists, images, passed)
         read = {*images, *lists}
@@ -121,26 +121,34 @@ def _walk(root: Path, passed: PassedOver) -> Iterator[Path]:
         folder, above = waiting.pop()
         here = check_inside(folder, root)
         if here in above:
-            passed.add("links to a folder that holds them")
+            passed.add("link(s) to a folder that holds them")
             continue
         folders = []
         for entry in _list_folder(folder):
             path = folder / entry.name
             if entry.name.startswith((".", "__MACOSX")):
                 if path.suffix.lower() in SUFFIXES and not entry.name.startswith("._"):
-                    passed.add("hidden images")
-            elif path.is_dir():
+                    passed.add("hidden image(s)")
+            elif _is(entry, "is_dir"):
                 if _is_output(path):
                     passed.add(f"folder {entry.name!r} that synthaug wrote")
                 else:
                     folders.append(path)
-            elif entry.is_file():
+            elif _is(entry, "is_file"):
                 yield path
             elif path.suffix.lower() in {*SUFFIXES, ".parquet"} or path.name in LISTS:
                 raise InputError(f"{str(path)!r} is {describe_special(path)}; remove it")
             else:
-                passed.add(describe_special(path) or "special file")
+                passed.add(f"special file(s) ({describe_special(path)})")
         waiting += [(path, above | {here}) for path in reversed(folders)]
+
+
+def _is(entry: os.DirEntry[str], kind: str) -> bool:
+    """Tell whether an entry, or what a link leads to, is a file or a folder; False for a link in a circle."""
+    try:
+        return bool(getattr(entry, kind)())
+    except OSError:
+        return False
 
 
 def _list_folder(folder: Path) -> list[os.DirEntry[str]]:
@@ -166,6 +174,7 @@ def _open_saved(root: Path) -> dict[str, Dataset]:
         for folder in folders.values():
             state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
             for file in state["_data_files"]:
+                check_file((folder / file["filename"]).relative_to(root), root)
                 check_arrow(check_inside(folder / file["filename"], root))
         with quiet_datasets():
             splits = {name: Dataset.load_from_disk(str(folder)) for name, folder in folders.items()}
@@ -199,7 +208,7 @@ def _open_tables(
             f"{str(root)!r} holds {len(images):,} image files and the Parquet file {tables[0].as_posix()!r} without "
             "images; move it away to read the image files, or put the images into it"
         )
-    passed.add("image files beside Parquet files", len(images))
+    passed.add("image file(s) beside Parquet files", len(images))
     return {name: confine(split, [root], str(root)) for name, split in splits.items()}, notice_names(splits)
 
 

@@ -41,6 +41,8 @@ MAX_FIELD = 100_000
 MAX_COLUMNS = 1000
 
 _BATCH = 50_000
+_DIGITS = 20
+_SHOWN = 80
 _ENCODINGS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_BE: "utf-32",
@@ -82,8 +84,8 @@ def open_lists(
     tables = _type_columns(lists, [_read(root / file) for file in lists])
     files = [_locate(root, file, table, images) for file, table in zip(lists, tables, strict=True)]
     _check_twice(root, lists, files)
-    named = set(itertools.chain.from_iterable(files))
-    passed.add("images that no list names", sum(image not in named for image in images))
+    named = dict.fromkeys(itertools.chain.from_iterable(files))
+    passed.add("image(s) that no list names", sum(image not in named for image in images))
     split_of = _find_splits(root, list(named))
     splits: dict[str, list[tuple[Path, pa.Table, list[Path]]]] = {}
     for file, table, paths in zip(lists, tables, files, strict=True):
@@ -107,13 +109,15 @@ def _locate(root: Path, file: Path, table: pa.Table, images: Sequence[Path]) -> 
 
 
 def _find(root: Path, file: Path, name: str, images: Sequence[Path]) -> Path:
-    there = next((one for one in (name, name.replace("\\", "/")) if os.path.lexists(root / file.parent / one)), None)
+    forms = [os.path.normpath(one) for one in (name, name.replace("\\", "/"))]
+    there = next((one for one in forms if os.path.lexists(root / file.parent / one)), None)
     if there is None:
         last = PurePath(name.replace("\\", "/")).name
         close = next((image for image in images if last in (image.name, image.stem)), None)
-        hint = "" if close is None else f" (did you mean {Path(os.path.relpath(close, file.parent)).as_posix()!r}?)"
+        hint = "" if close is None else f" (did you mean {os.path.relpath(close, file.parent)!r}?)"
         raise InputError(
-            f"{str(root / file)!r} names {name!r}, which is not there{hint}; paths are seen from the list's folder"
+            f"{str(root / file)!r} names {name[:_SHOWN]!r}, which is not there{hint}; paths are seen from the list's "
+            "folder"
         )
     found = Path(os.path.normpath(file.parent / there))
     check_file(found, root)
@@ -199,7 +203,10 @@ def _read(file: Path) -> pa.Table:
         raise
     except UnicodeError as error:
         raise _unreadable(file, f"it is not UTF-8: {_place(error)}", "write it as UTF-8") from None
-    except (csv.Error, ValueError, TypeError, OverflowError, RecursionError, pa.ArrowException) as error:
+    except csv.Error as error:
+        cause = f"a field of more than {MAX_FIELD:,} characters" if "limit" in str(error) else str(error)[:_SHOWN]
+        raise _unreadable(file, cause, "check double quotes and separators") from None
+    except (ValueError, TypeError, OverflowError, RecursionError, pa.ArrowException) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise _unreadable(file, lines[0][:120], "write it again") from None
     except OSError as error:
@@ -218,7 +225,7 @@ def _unreadable(file: Path, cause: str, remedy: str) -> InputError:
 
 def _place(error: UnicodeError) -> str:
     if not isinstance(error, UnicodeDecodeError):
-        return str(error)[:80]
+        return "half of a character"
     return f"byte 0x{error.object[error.start]:02x}"
 
 
@@ -252,7 +259,7 @@ def _read_text(file: Path) -> pa.Table:
 
 
 def _parse(line: str, separator: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([line], delimiter=separator, strict=True))]
+    return [name.strip() for name in next(csv.reader([line], delimiter=separator))]
 
 
 def _find_separator(head: str, suffix: str) -> str:
@@ -270,22 +277,38 @@ def _gather(file: Path, rows: Any, names: list[str], separator: str) -> list[pa.
     if twice is not None:
         raise _unreadable(file, f"two columns are called {twice!r}", "rename or remove one")
     chunks: list[list[pa.Array]] = [[] for _ in names]
-    filled = (row for row in rows if any(map(str.strip, row)))
-    while batch := list(itertools.islice(_checked(file, filled, len(names), separator), _BATCH)):
+    position = names.index("file_name") if "file_name" in names else None
+    checked = _checked(file, rows, len(names), position, separator)
+    while batch := list(itertools.islice(checked, _BATCH)):
         for column, fields in zip(chunks, zip(*batch, strict=True), strict=True):
             column.append(pa.array([field.strip() or None for field in fields], pa.string()))
     return [pa.chunked_array(column, pa.string()) for column in chunks]
 
 
-def _checked(file: Path, rows: Iterator[list[str]], width: int, separator: str) -> Iterator[list[str]]:
+def _checked(file: Path, rows: Any, width: int, position: int | None, separator: str) -> Iterator[list[str]]:
+    """Yield the rows that are not empty, each with as many fields as the head line."""
     for row in rows:
+        if not any(map(str.strip, row)):
+            continue
         if len(row) != width:
             start, words = separator.join(row)[:40], _SEPARATORS[separator]
             cause = f"the row {start!r} has {len(row)} fields and the head line {width}, separated by {words}"
             raise _unreadable(file, cause, "put fields that hold the separator into double quotes")
         if max(map(len, row)) > MAX_FIELD:
-            raise _unreadable(file, f"it has a field of more than {MAX_FIELD:,} characters", "shorten it")
+            raise _unreadable(file, f"a field of more than {MAX_FIELD:,} characters", "shorten it")
+        inside = (name for field in row if "\n" in field for name in _name_files(field, position, separator))
+        lost = next((name for name in inside if os.path.lexists(file.parent / name)), None)
+        if lost is not None:
+            raise _unreadable(file, f"the row of {lost[:_SHOWN]!r} lies inside a double quote", "close it")
         yield row
+
+
+def _name_files(field: str, position: int | None, separator: str) -> Iterator[str]:
+    """Yield what a field would name if its lines were rows."""
+    for line in field.split("\n")[1:]:
+        parts = line.split(separator)
+        if position is not None and len(parts) > position and parts[position].strip():
+            yield parts[position].strip()
 
 
 def _drop_index(file: Path, columns: list[pa.ChunkedArray], names: list[str]) -> pa.Table:
@@ -302,8 +325,8 @@ def _drop_index(file: Path, columns: list[pa.ChunkedArray], names: list[str]) ->
 def _type_columns(lists: Sequence[Path], tables: Sequence[pa.Table]) -> list[pa.Table]:
     """Return the tables, in CSV and TSV with those columns as numbers that hold plain numbers only, in all lists.
 
-    ``7`` and ``-1`` are whole numbers, ``0.5`` is a decimal one. What could not be written back the same is text:
-    ``007``, ``1e5``, ``nan``.
+    ``7`` and ``-1`` are whole numbers, ``0.5`` is a decimal one. Everything else is text, such as ``007``, ``1e5`` and
+    ``nan``, and so are decimals that are written in two ways, such as ``1.1`` and ``1.10``.
     """
     text = [table for file, table in zip(lists, tables, strict=True) if file.suffix in (".csv", ".tsv")]
     kinds = {}
@@ -320,15 +343,16 @@ def _type_columns(lists: Sequence[Path], tables: Sequence[pa.Table]) -> list[pa.
 
 
 def _kind(columns: Sequence[pa.ChunkedArray]) -> pa.DataType:
-    if all(column.null_count == len(column) for column in columns):
+    values = pc.unique(
+        pa.chunked_array([part for column in columns for part in column.chunks], pa.string())
+    ).drop_null()
+    if not len(values):
         return pa.string()
-    whole = [pc.match_substring_regex(column, _WHOLE) for column in columns]
-    if all(pc.all(one, min_count=0).as_py() for one in whole):
+    whole = pc.match_substring_regex(values, _WHOLE)
+    if pc.all(whole).as_py():
         return pa.int64()
-    either = [
-        pc.or_(one, pc.match_substring_regex(column, _DECIMAL)) for one, column in zip(whole, columns, strict=True)
-    ]
-    return pa.float64() if all(pc.all(one, min_count=0).as_py() for one in either) else pa.string()
+    decimal = pc.all(pc.or_(whole, pc.match_substring_regex(values, _DECIMAL))).as_py()
+    return pa.float64() if decimal and len(pc.unique(values.cast(pa.float64()))) == len(values) else pa.string()
 
 
 # ------------------------------------------------------------------------------------------- JSON lines, Parquet
@@ -344,7 +368,7 @@ def _read_json(file: Path) -> pa.Table:
             if len(line) == MAX_FIELD * 10:
                 raise _unreadable(file, f"row {len(rows)} has more than {MAX_FIELD * 10:,} characters", "shorten it")
             try:
-                row = json.loads(line, object_pairs_hook=_unique)
+                row = json.loads(line, object_pairs_hook=_unique, parse_int=_whole)
             except json.JSONDecodeError as error:
                 raise _unreadable(file, f"row {len(rows)}: {error.msg}", "write one JSON object a line") from None
             if not isinstance(row, dict):
@@ -365,10 +389,18 @@ def _read_json(file: Path) -> pa.Table:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise ValueError(f"a row has a key twice, of {', '.join(map(repr, list(row)[:3]))}")
+    row: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in row:
+            raise ValueError(f"a row has two keys {name[:_SHOWN]!r}")
+        row[name] = value
     return row
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return int(digits)
 
 
 def _read_parquet(file: Path) -> pa.Table:

@@ -25,7 +25,7 @@ class PassedOver:
         """Count things that are passed over for a reason.
 
         Args:
-            reason: What they are, such as "images beside the class folders".
+            reason: What they are, such as "image(s) beside the class folders".
             number: How many there are.
         """
         if number:
@@ -41,7 +41,7 @@ class PassedOver:
         if more := sum(self._suffixes.values()) - sum(n for _, n in self._suffixes.most_common(_SHOWN)):
             parts.append(f"{more:,} of other types")
         reasons = self._reasons.most_common()
-        parts += [f"{number:,} {reason}" for reason, number in reasons[:_SHOWN]]
+        parts += [f"{number:,} {reason.replace('(s)', 's' * (number > 1), 1)}" for reason, number in reasons[:_SHOWN]]
         if len(reasons) > _SHOWN:
             parts.append(f"{sum(number for _, number in reasons[_SHOWN:]):,} for other reasons")
         return f"passed over: {', '.join(parts)}" if parts else ""

@@ -83,17 +83,17 @@ def _divide(splits: dict[str, Dataset], spec: str) -> dict[str, Dataset]:
     for name, rows in splits.items():
         for column in rows.features:
             named = read_split_column(rows, column)
-            if len(named) < 2:
+            if len(set(named.values())) < 2:
                 continue
             if len(splits) > 1:
                 raise InputError(
                     f"the split {name!r} of {spec!r} has rows of several splits in its column {column!r} "
                     f"({', '.join(map(repr, sorted(named)))}); leave the column out, or give one of the files"
                 )
-            values = np.array(rows[column][:])
-            called = own_names(sorted(named.items()))
-            keys = {split: label_value(rows.features, column, value) for value, split in called.items()}
-            parts = {split: rows.select(np.flatnonzero(values == key)) for split, key in keys.items()}
+            called = own_names(sorted({(value.lower(), split) for value, split in named.items()}))
+            split_of = {label_value(rows.features, column, value): called[value.lower()] for value in named}
+            found = np.array([split_of[value] for value in rows[column][:]])
+            parts = {split: rows.select(np.flatnonzero(found == split)) for split in called.values()}
             return add_notices(parts, [f"the column {column!r} says which split a row belongs to"])
     return splits
 

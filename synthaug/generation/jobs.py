@@ -344,7 +344,7 @@ def _describe_scale(source: Mapping[str, Any], real: Dataset | None, image_colum
             raise InputError(
                 "the run was fitted on images of several depths (8 bits, and 16 bits or floating-point numbers), so no "
                 "depth of the synthetic rows suits all real rows; convert the images to one depth and fit again, or "
-                "generate without --mix-with (mix_with)"
+                "generate without mix_with"
             )
         notices.append("the run was fitted on images of several depths; the synthetic images have 8 bits")
     elif codec is not None and codec.depth != "uint8":

@@ -114,5 +114,5 @@ def test_columns_come_from_what_generate_wrote_down(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "benchmark", lambda *rows, **options: given.update(options))
     command.benchmark_datasets(real, str(tmp_path / "made"), real, tmp_path / "out")
     assert (given["image_column"], given["label_column"], given["source"]) == ("jpg", "kind", None)
-    with pytest.raises(InputError, match="--label-column is 'site', but the synthetic rows were made for 'kind'"):
+    with pytest.raises(InputError, match="label_column is 'site', but the synthetic rows were made for 'kind'"):
         command.benchmark_datasets(real, str(tmp_path / "made"), real, tmp_path / "out", label_column="site")

@@ -11,18 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-<<<<<<< HEAD:tests/core/test_signals.py
-=======
-from small_runs import make_run_and_rows
-from test_generation import PLAN, tree
-from toys import ToyGenerator
->>>>>>> h-start:tests/test_signals.py
 
 import synthaug
 from synthaug.core import StoppedError, StopSignals, signals, stopped_at_once
 from synthaug.generation import generate
 from tests.generation.test_generating import PLAN, tree
-from tests.small_runs import make_runs
+from tests.small_runs import make_run_and_rows
 from tests.toys import ToyGenerator
 
 PACKAGE = str(Path(synthaug.__file__).parent.parent)

@@ -10,17 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-<<<<<<< HEAD:tests/core/test_workers.py
-=======
-from small_runs import make_run_and_rows
-from toy_calls import act
->>>>>>> h-start:tests/test_workers.py
 
 import synthaug
 from synthaug.core import FailedError, InputError, WorkerPool
 from synthaug.core.children import start_child
 from synthaug.recipe import parse_duration
-from tests.small_runs import make_runs
+from tests.small_runs import make_run_and_rows
 from tests.toy_calls import act
 
 TRAPS = (

@@ -148,7 +148,7 @@ def bomb():
         (good_png()[:60], "broken"),
         (good_png()[:-30], "broken"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "broken|not a PNG"),
-        (b"%PDF-1.4 " + b"0" * 50, "not a PNG"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a PNG"),
         (encode_file(colours(), "JPEG")[:300], "broken"),
     ],
 )

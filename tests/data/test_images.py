@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, concatenate_datasets
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value, concatenate_datasets
 from hypothesis import given, settings, strategies as st
 from PIL import Image as PillowImage
 
@@ -306,6 +306,55 @@ def test_find_columns():
     fails("2 columns may hold the labels: 'label', 'fine'", find_columns, two)
     masks = pictures([0, 1], mask=(Image(), [None, None]))
     fails("2 columns may hold the images: 'image', 'mask'; name one with image_column=", find_columns, masks)
+
+
+@pytest.mark.parametrize("kind", ["float64", "int64", "bool"])
+def test_labels_in_one_hot_form_get_advice_of_their_own(kind):
+    cast = {"float64": float, "int64": int, "bool": bool}[kind]
+    columns = {name: (Value(kind), [cast(row % 3 == place) for row in range(6)]) for place, name in enumerate("xyz")}
+    rows = pictures([0, 1] * 3, **columns).remove_columns("label")
+    match = "'x', 'y', 'z' are one label in one-hot form .0 and 1.: write one column with the name of the class"
+    fails(match, find_columns, rows)
+    if kind != "float64":
+        assert find_columns(rows, label_column="x").label == "x"
+
+
+def test_columns_of_zero_and_one_that_are_no_one_hot_form_are_named():
+    flags = {name: (Value("int64"), [int(row >= place) for row in range(4)]) for place, name in enumerate("pq")}
+    rows = pictures([0, 1] * 2, **flags).remove_columns("label")
+    fails("2 columns may hold the labels: 'p', 'q'; name one with label_column=", find_columns, rows)
+    several = {name: (Value("float64"), [float(row >= place) for row in range(4)]) for place, name in enumerate("pqr")}
+    fails(
+        "'p', 'q', 'r' are several labels in a row",
+        find_columns,
+        pictures([0, 1] * 2, **several).remove_columns("label"),
+    )
+
+
+def test_a_list_of_labels_in_a_row_gets_advice():
+    rows = pictures([0, 1], tags=(List(Value("string")), [["a"], ["a", "b"]])).remove_columns("label")
+    fails("'tags' holds a list in each row: write one label into a column of its own", find_columns, rows)
+
+
+def test_many_columns_make_no_long_line():
+    numbers = {f"feature number {place}": (Value("float64"), [0.5, 1.5]) for place in range(50)}
+    with pytest.raises(InputError, match="and 43 more") as caught:
+        find_columns(pictures([0, 1], **numbers).remove_columns("label"))
+    assert len(str(caught.value)) < 500
+
+
+def test_two_spellings_of_a_class_label_are_refused():
+    fails(r"in two spellings, 'e.u0301' and '.xe9'", load_images, pictures([0, 1], names=("e\u0301", "\u00e9")))
+
+
+def test_a_decoder_writes_nothing_to_stderr(capfd):
+    data = [bytearray(encode(picture(seed), "TIFF", compression="tiff_lzw")) for seed in range(6)]
+    for broken in data[::2]:
+        broken[20:60] = bytes(value ^ 0x5A for value in broken[20:60])
+    found = load_images(make([bytes(one) for one in data], [0, 1] * 3), on_bad_image="skip", class_names=("a", "b"))
+    assert len(found.corrupt) == 3
+    os.write(2, b"still there")
+    assert capfd.readouterr().err == "still there"
 
 
 def test_only_a_dataset_will_do():

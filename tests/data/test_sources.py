@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +17,12 @@ from PIL import Image as PillowImage
 
 from synthaug.core import InputError
 from synthaug.data import load_images, open_dataset, open_splits, open_test
+from synthaug.data.layouts import check_cache
+from synthaug.data.notices import read_notices
 from tests.hub_server import HubServer
 
 NAMES = ["cat", "dog"]
+NAMED = {"cat": 2, "dog": 1}
 
 
 def png(seed, size=12):
@@ -224,10 +228,88 @@ def test_split_folders_share_their_names(tmp_path):
     assert set(splits["validation"]["label"]) == {2}
 
 
-def test_classes_named_like_splits(tmp_path):
-    write_images(tmp_path, ["train", "test"])
-    with pytest.raises(InputError, match=r"'test', 'train' in .*splits"):
-        open_splits(str(tmp_path))
+def test_parquet_files_of_words_for_one_split_are_not_merged(tmp_path):
+    for place, name in enumerate(("train-0", "train-1", "test", "eval")):
+        write_parquet(tmp_path / f"{name}.parquet", [0, 1], seed=10 * place)
+    splits = open_splits(str(tmp_path))
+    assert {name: len(split) for name, split in splits.items()} == {"train": 4, "test": 2, "eval": 2}
+    assert read_notices(splits["train"]) == ("'eval' is read as a split of its own, apart from 'test'",)
+    assert set(open_splits(str(tmp_path / "*.parquet"))) == set(splits)
+
+
+@pytest.mark.parametrize("names", [("train2014", "train2017"), ("cifar10-train", "cifar100-train")])
+def test_parquet_files_that_differ_in_more_than_a_number_are_not_merged(tmp_path, names):
+    for place, name in enumerate(names):
+        write_parquet(tmp_path / f"{name}.parquet", [0, 1], seed=10 * place)
+    assert set(open_splits(str(tmp_path))) == {name.replace("-", "_") for name in names}
+    fails("no split 'train'", open_dataset, str(tmp_path))
+
+
+def test_a_parquet_file_of_no_split_beside_splits_is_refused(tmp_path):
+    write_parquet(tmp_path / "train.parquet", [0, 1])
+    write_parquet(tmp_path / "extra.parquet", [0, 1], seed=10)
+    fails("'train.parquet' in .* names a split, but 'extra.parquet' beside it does not", open_splits, str(tmp_path))
+
+
+def test_parquet_files_of_one_split_by_a_glob_are_train(tmp_path):
+    for place, name in enumerate(("val_a", "val_b", "train")):
+        write_parquet(tmp_path / f"{name}.parquet", [0, 1], seed=10 * place)
+    assert len(open_dataset(str(tmp_path / "val_a*.parquet"))) == 2
+
+
+def test_parquet_files_without_images_beside_image_files_are_refused(tmp_path):
+    write_images(tmp_path, NAMES)
+    pq.write_table(pa.table({"feature": [1.0]}), tmp_path / "features.parquet")
+    fails("6 image files and the Parquet file 'features.parquet' without images", open_splits, str(tmp_path))
+    (tmp_path / "features.parquet").unlink()
+    write_parquet(tmp_path / "rows.parquet", [0, 1])
+    assert read_notices(open_dataset(str(tmp_path))) == ("passed over: 6 image files beside Parquet files",)
+
+
+def write_with_split(path, parts, seed=0):
+    rows = [{"bytes": png(seed + number), "path": None} for number in range(len(parts))]
+    kinds = Features({**features(), "split": Value("string")})
+    columns = {"image": rows, "label": [number // 2 % 2 for number in range(len(parts))], "split": parts}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pydict(columns, schema=kinds.arrow_schema), path)
+
+
+@pytest.mark.parametrize("spec", ["rows.parquet", "", "*.parquet"])
+def test_a_column_of_parquet_rows_says_which_split_they_belong_to(tmp_path, spec):
+    write_with_split(tmp_path / "rows.parquet", ["train", "test", "train", "test", "train", "val"])
+    splits = open_splits(str(tmp_path / spec))
+    assert {name: split["label"][:] for name, split in splits.items()} == {
+        "train": [0, 1, 0], "test": [0, 1], "validation": [0],
+    }  # fmt: skip
+    assert set(splits["train"]["split"]) == {"train"} and load_images(splits["train"]).class_counts == NAMED
+
+
+def test_a_column_that_contradicts_the_files_is_refused(tmp_path):
+    write_with_split(tmp_path / "train.parquet", ["train"] * 4)
+    write_with_split(tmp_path / "test.parquet", ["test"] * 4, seed=10)
+    assert {name: len(split) for name, split in open_splits(str(tmp_path)).items()} == {"train": 4, "test": 4}
+    write_with_split(tmp_path / "train.parquet", ["train", "val", "train", "val"], seed=20)
+    fails("rows of several splits in its column 'split' .'train', 'val'", open_splits, str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["HF_DATASETS_CACHE", "HF_HOME", "XDG_CACHE_HOME", "HOME"])
+def test_a_cache_folder_that_cannot_be_made_is_named_with_its_variable(tmp_path, monkeypatch, name):
+    for other in ("HF_DATASETS_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    monkeypatch.setenv(name, "/dev/null/hf")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", "/dev/null/hf/datasets")
+    fails(f"cache folder '/dev/null/hf/datasets' cannot be used .* environment variable {name}", check_cache)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    check_cache()
+
+
+def test_a_saved_dataset_of_special_files_is_refused_unopened(tmp_path):
+    rows = {"image": [{"bytes": png(0), "path": None}], "label": [0]}
+    Dataset.from_dict(rows, features=features()).save_to_disk(tmp_path)
+    saved = next(tmp_path.glob("*.arrow"))
+    saved.unlink()
+    os.mkfifo(saved)
+    fails("is a FIFO", open_splits, str(tmp_path))
 
 
 def test_listed_images(tmp_path):

@@ -93,7 +93,7 @@ def test_rows_of_another_depth_are_not_mixed(tmp_path):
 def test_a_run_of_several_depths_is_not_mixed(tmp_path):
     real = rows("uint8", "uint16")
     generator = fit(real, tmp_path)
-    with pytest.raises(InputError, match=r"several depths.*fit again, or generate without --mix-with"):
+    with pytest.raises(InputError, match=r"several depths.*fit again, or generate without mix_with"):
         synthaug.generate(generator, make_plan({"a": 2, "b": 2}, 3), filter="none", mix_with=real)
     assert len(synthaug.generate(generator, make_plan({"a": 2, "b": 2}, 3), filter="none")) == 2
 
