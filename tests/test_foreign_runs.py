@@ -122,7 +122,7 @@ def test_python_opens_none_either(home, tmp_path, opened):
     shutil.copytree(home / "cvae", run, ignore=shutil.ignore_patterns("state"))
     name_everywhere(run, str(home / "canary"))
     generator = synthaug.load_generator(run)
-    with pytest.raises(synthaug.InputError, match=r"name them with --real DATASET \(real="):
+    with pytest.raises(synthaug.InputError, match=r"name them with real=DATASET"):
         synthaug.evaluate(generator, small_digits("test", 6), per_class=4)
     found = synthaug.explore(generator, per_class=1, output=tmp_path / "out")
     assert not found.training_rows and "real=" in found.notes[0]

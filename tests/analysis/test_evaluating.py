@@ -384,7 +384,7 @@ def test_a_bare_generator_of_the_users_own_is_evaluated_with_its_rows(digits, qu
     assert evaluation.cas_interval is None and evaluation.settings["held_out"] == "test"
     assert any("row hashes are not known" in note for note in evaluation.notes)
     assert "default filter" not in evaluation.table and "Notes" in evaluation.to_markdown()
-    with pytest.raises(InputError, match=r"name them with --real DATASET \(real="):
+    with pytest.raises(InputError, match=r"name them with real=DATASET"):
         synthaug.evaluate(Bare(class_names=names), test, per_class=8)
 
 
