@@ -93,7 +93,7 @@ def load_real_rows(
     if real is None:
         raise InputError(
             "evaluate needs the rows that the run was fitted on, and does not open what the run names; name them with "
-            "--real DATASET (real=... in Python)"
+            "real=DATASET"
         )
     names, codec = tuple(generator.class_names), Codec.from_dict(source["codec"]) if source else None
     like: dict[str, Any] = {"class_names": names, "image_size": None if codec else generator.image_size, "codec": codec}
